@@ -1,0 +1,138 @@
+//! Every bound of this crate, with its name and its reason.
+//!
+//! Nothing that arrives from the network decides how much memory is used or how long something is
+//! waited for: the numbers here do.
+
+use std::time::Duration;
+
+// === messages ===
+
+/// The largest WebSocket message that is read, in bytes. The largest message of the standard that a
+/// charge point receives, a certificate chain, has 10 000 characters; CSMSs also send long lists.
+pub const MAX_MESSAGE_BYTES: usize = 256 * 1024;
+
+/// The WebSocket read buffer, in bytes: it is allocated at once and kept, and usual frames are small.
+pub const READ_BUFFER_BYTES: usize = 8 * 1024;
+
+/// What may wait in the WebSocket layer to be written, in bytes: one largest message and control frames.
+pub const MAX_WRITE_BUFFER_BYTES: usize = 2 * MAX_MESSAGE_BYTES;
+
+/// The most bytes that one character takes in UTF-8: the standard counts characters, memory bytes.
+const UTF8_MAX_BYTES: usize = 4;
+
+/// The longest way to write one character in JSON: a surrogate pair, `\ud83d\udd0c`.
+const JSON_MAX_BYTES: usize = 12;
+
+/// The longest message id, in characters (OCPP-J 1.6 §4.1.4).
+pub const MAX_ID_CHARS: usize = 36;
+
+/// The longest message id, in bytes.
+pub const MAX_ID_BYTES: usize = MAX_ID_CHARS * UTF8_MAX_BYTES;
+
+/// The longest JSON text of a readable message id, quotes included, in bytes.
+pub const MAX_ID_JSON_BYTES: usize = MAX_ID_CHARS * JSON_MAX_BYTES + 2;
+
+/// The longest action that is looked at, in bytes; the longest of the standard has 33.
+pub const MAX_ACTION_BYTES: usize = 64;
+
+/// The longest JSON text of an action that is looked at, quotes included, in bytes.
+pub const MAX_ACTION_JSON_BYTES: usize = MAX_ACTION_BYTES * JSON_MAX_BYTES + 2;
+
+/// The longest description of a CALLERROR, in characters (OCPP-J 1.6 §4.2.3). What is longer is cut.
+pub const MAX_DESCRIPTION_CHARS: usize = 255;
+
+/// How many characters of a text from the network are quoted in a log line or an error.
+pub const MAX_QUOTED_CHARS: usize = 80;
+
+// === configuration keys ===
+
+/// The longest configuration key, in characters (OCPP 1.6 §7.29 `CiString50Type`).
+pub const MAX_KEY_CHARS: usize = 50;
+
+/// The longest configuration key, in bytes.
+pub const MAX_KEY_BYTES: usize = MAX_KEY_CHARS * UTF8_MAX_BYTES;
+
+/// The longest value of a configuration key, in characters (OCPP 1.6 §7.29 `CiString500Type`).
+pub const MAX_VALUE_CHARS: usize = 500;
+
+/// The longest value of a configuration key, in bytes.
+pub const MAX_VALUE_BYTES: usize = MAX_VALUE_CHARS * UTF8_MAX_BYTES;
+
+/// How many keys the registry holds, the standard's included: an answer to GetConfiguration with all of
+/// them, each with a value of the greatest length, stays below [`MAX_MESSAGE_BYTES`].
+pub const MAX_KEYS: usize = 64;
+
+/// How many keys one GetConfiguration may ask for: the value of `GetConfigurationMaxKeys`.
+pub const MAX_REQUESTED_KEYS: usize = 100;
+
+/// How many items a comma-separated list in a configuration value may have: more measurands than there are.
+pub const MAX_LIST_ITEMS: usize = 50;
+
+// === the charge point ===
+
+/// How many frames wait to be sent. While that many wait, nothing is read, so that the peer is slowed down.
+pub const MAX_OUTBOX: usize = 16;
+
+/// How many events wait for the embedder. While that many wait, nothing is read.
+pub const MAX_EVENTS: usize = 16;
+
+/// How many ChangeConfiguration requests wait for the embedder's answer. While that many wait, nothing is read.
+pub const MAX_PENDING_ANSWERS: usize = 8;
+
+/// How long an answer to a CALL of ours is waited for: the default of the key `MessageTimeout` in the field.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The heartbeat interval where the CSMS leaves the choice to us: four an hour cost little mobile data.
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(900);
+
+/// The wait before BootNotification is sent again where the CSMS leaves the choice to us, and the
+/// first one after a BootNotification without a proper answer, which doubles from try to try.
+pub const BOOT_RETRY_MIN: Duration = Duration::from_secs(60);
+
+/// Where the doubling of the wait between unanswered BootNotifications ends.
+pub const BOOT_RETRY_MAX: Duration = Duration::from_secs(900);
+
+/// The longest interval that is taken from a CSMS: a mistyped one may not silence a charge point for years.
+pub const MAX_INTERVAL: Duration = Duration::from_secs(7 * 24 * 3600);
+
+// === the link ===
+
+/// How long the name of a CSMS may take to resolve.
+pub const DNS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many addresses of one name are tried.
+pub const MAX_ADDRESSES: usize = 8;
+
+/// How long one TCP connection may take: three SYNs on a bad mobile link.
+pub const TCP_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the TLS handshake may take on a slow controller and a slow link.
+pub const TLS_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long the WebSocket handshake may take; some CSMSs look the charge point up in a slow database.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How often a ping is sent by default: below the 60 s after which peers drop a silent connection.
+pub const PING_INTERVAL: Duration = Duration::from_secs(50);
+
+/// How long after a ping something must arrive.
+pub const PONG_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long the kernel keeps unacknowledged data before it ends the connection (TCP_USER_TIMEOUT):
+/// the only guard where pings are switched off.
+pub const TCP_USER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a closing handshake may take.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a connection must live before the back-off starts anew, if its boot isn't accepted earlier.
+pub const STABLE_AFTER: Duration = Duration::from_secs(60);
+
+/// `RetryBackOffWaitMinimum` (OCPP 2.0.1 part 4 §5.3), as widely used.
+pub const BACKOFF_MINIMUM: Duration = Duration::from_secs(10);
+
+/// `RetryBackOffRandomRange` (OCPP 2.0.1 part 4 §5.3), as widely used.
+pub const BACKOFF_RANDOM: Duration = Duration::from_secs(15);
+
+/// `RetryBackOffRepeatTimes` (OCPP 2.0.1 part 4 §5.3), as widely used.
+pub const BACKOFF_DOUBLINGS: u32 = 5;
