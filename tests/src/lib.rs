@@ -1,1 +1,41 @@
-//! tests
+//! The harness of the end-to-end tests: the agent's real binary, and the real peers that it meets.
+//!
+//! Every test owns what it starts: a temporary directory, processes that end with the value that stands for them,
+//! ports that nobody else was given. Tests therefore run in parallel. Nothing leaves the loopback interface.
+//!
+//! | module | peer |
+//! | --- | --- |
+//! | [`agent`] | the binary under test, its configuration, its command line |
+//! | [`csms`] | the CSMS: the PyPI package `ocpp`, told what to do through pipes |
+//! | [`sshd`], [`dropbear`] | the SSH servers of OpenSSH and dropbear, with an account of their own |
+//! | [`asyncssh`] | an SSH server that opens channels which nobody asked for |
+//! | [`ssh`] | the `ssh` client of the person behind the tunnel, and key pairs |
+//! | [`service`] | stand-ins for services on the controller: a web page, an echo |
+//! | [`syslog`] | the other end of `/dev/log` |
+//! | [`tls`] | a certificate authority |
+//! | [`rig`] | what most stories begin with |
+//!
+//! A harness can only fail by failing the test that uses it, so that its functions panic with what went wrong.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "used by tests only, where a panic is the report"
+)]
+
+pub mod agent;
+pub mod asyncssh;
+pub mod csms;
+pub mod dropbear;
+pub mod ports;
+pub mod process;
+pub mod rig;
+pub mod service;
+pub mod ssh;
+pub mod sshd;
+pub mod syslog;
+pub mod tls;
+mod wait;
+
+pub use wait::{LONG, SHORT, wait_until};

@@ -1,0 +1,230 @@
+"""A CSMS for the tests, built on the PyPI packages `ocpp` (1.6) and `websockets`.
+
+It is told what to do by lines of JSON on stdin, and answers each with one line
+of JSON on stdout, in order. The first line it prints is {"port": N}.
+
+  {"do": "change", "key": K, "value": V}  ChangeConfiguration
+  {"do": "get", "keys": [K, ...]}         GetConfiguration; no keys: all of them
+  {"do": "call", "action": A, "payload": P}   any other CALL
+  {"do": "raw", "text": T, "wait": S}     send T as it is; the frames that came within S seconds
+  {"do": "counts"}                        connections, boots, refused, heartbeats, connected
+  {"do": "wait", "for": C, "count": N, "seconds": S}  until the count C is at least N
+  {"do": "frames"}                        every frame received, as text
+  {"do": "boot", "status": S, "interval": I}  what the next BootNotification is answered
+  {"do": "password", "hex": H}            the password from now on
+  {"do": "drop"}                          close the connection to the charge point
+
+Answers: {"answer": payload}, {"error": {"code", "description"}} for a CALLERROR,
+{"failed": why} where there is no connection or no answer.
+"""
+
+import argparse
+import asyncio
+import base64
+import json
+import ssl
+import sys
+from datetime import datetime, timezone
+from http import HTTPStatus
+from urllib.parse import unquote
+
+from ocpp.exceptions import OCPPError
+from ocpp.routing import on
+from ocpp.v16 import ChargePoint, call, call_result
+from ocpp.v16.enums import Action, DataTransferStatus, RegistrationStatus
+from websockets.asyncio.server import serve
+
+ANSWER_SECONDS = 20
+
+
+class Recorder:
+    """A WebSocket connection that keeps a copy of every frame received."""
+
+    def __init__(self, connection, frames):
+        self.connection = connection
+        self.frames = frames
+
+    async def recv(self):
+        text = await self.connection.recv()
+        self.frames.append(text)
+        return text
+
+    async def send(self, text):
+        await self.connection.send(text)
+
+
+class Session(ChargePoint):
+    """One connection of the charge point."""
+
+    def __init__(self, identity, connection, csms):
+        super().__init__(identity, Recorder(connection, csms.frames), ANSWER_SECONDS)
+        self.csms = csms
+
+    @on(Action.boot_notification)
+    def on_boot(self, **_):
+        self.csms.count("boots")
+        return call_result.BootNotification(
+            current_time=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.000Z"),
+            interval=self.csms.interval,
+            status=RegistrationStatus(self.csms.boot_status),
+        )
+
+    @on(Action.heartbeat)
+    def on_heartbeat(self):
+        self.csms.count("heartbeats")
+        return call_result.Heartbeat(current_time=datetime.now(timezone.utc).isoformat())
+
+    @on(Action.status_notification)
+    def on_status(self, **_):
+        return call_result.StatusNotification()
+
+    @on(Action.security_event_notification)
+    def on_security_event(self, **_):
+        return call_result.SecurityEventNotification()
+
+    @on(Action.data_transfer)
+    def on_data_transfer(self, **_):
+        return call_result.DataTransfer(status=DataTransferStatus.accepted)
+
+
+class Csms:
+    def __init__(self, options):
+        self.identity = options.identity
+        self.password = bytes.fromhex(options.password)
+        self.check_password = not options.no_password
+        self.boot_status = options.boot
+        self.interval = options.interval
+        self.frames = []
+        self.counts = {"connections": 0, "boots": 0, "refused": 0, "heartbeats": 0}
+        self.changed = asyncio.Condition()
+        self.session = None
+
+    def count(self, name):
+        self.counts[name] += 1
+        asyncio.ensure_future(self.tell())
+
+    async def tell(self):
+        async with self.changed:
+            self.changed.notify_all()
+
+    def admit(self, connection, request):
+        """The answer to a handshake that is not to become a connection, or None."""
+        identity = unquote(request.path.rsplit("/", 1)[-1])
+        if identity != self.identity:
+            self.count("refused")
+            return connection.respond(HTTPStatus.NOT_FOUND, "unknown charge point\n")
+        if not self.check_password:
+            return None
+        expected = base64.b64encode(self.identity.encode() + b":" + self.password).decode()
+        if request.headers.get("Authorization") != f"Basic {expected}":
+            self.count("refused")
+            answer = connection.respond(HTTPStatus.UNAUTHORIZED, "wrong credentials\n")
+            answer.headers["WWW-Authenticate"] = 'Basic realm="csms"'
+            return answer
+        return None
+
+    async def serve_charge_point(self, connection):
+        session = Session(self.identity, connection, self)
+        self.session, self.connection = session, connection
+        self.count("connections")
+        try:
+            await session.start()
+        except Exception as why:  # the end of the connection, in any of its ways
+            print(f"connection ended: {why!r}", file=sys.stderr, flush=True)
+        finally:
+            if self.session is session:
+                self.session = None
+            await self.tell()
+
+    async def do(self, request):
+        what = request["do"]
+        match what:
+            case "counts":
+                return {"answer": self.counts | {"connected": self.session is not None}}
+            case "wait":
+                reached = lambda: self.counts[request["for"]] >= request["count"]
+                async with self.changed:
+                    await asyncio.wait_for(self.changed.wait_for(reached), request["seconds"])
+                return {"answer": self.counts}
+            case "frames":
+                return {"answer": self.frames}
+            case "boot":
+                self.boot_status, self.interval = request["status"], request["interval"]
+                return {"answer": {}}
+            case "password":
+                self.password = bytes.fromhex(request["hex"])
+                return {"answer": {}}
+        if self.session is None:
+            return {"failed": "the charge point is not connected"}
+        match what:
+            case "change":
+                payload = call.ChangeConfiguration(key=request["key"], value=request["value"])
+                return await self.call(payload)
+            case "get":
+                return await self.call(call.GetConfiguration(key=request.get("keys") or None))
+            case "call":
+                return await self.call(getattr(call, request["action"])(**request["payload"]))
+            case "raw":
+                before = len(self.frames)
+                await self.session._connection.send(request["text"])
+                await asyncio.sleep(request["wait"])
+                return {"answer": self.frames[before:]}
+            case "drop":
+                await self.connection.close()
+                return {"answer": {}}
+        return {"failed": f"unknown command {what}"}
+
+    async def call(self, payload):
+        try:
+            # Unchecked on the way out: tests send what the schema forbids as well.
+            answer = await self.session.call(payload, suppress=False, skip_schema_validation=True)
+        except OCPPError as error:
+            return {"error": {"code": error.code, "description": error.description}}
+        fields = vars(answer)
+        return {"answer": {name: value for name, value in fields.items() if value is not None}}
+
+
+async def main():
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("--port", type=int, default=0)
+    arguments.add_argument("--identity", required=True)
+    arguments.add_argument("--password", default="", help="in hexadecimal")
+    arguments.add_argument("--no-password", action="store_true")
+    arguments.add_argument("--boot", default="Accepted")
+    arguments.add_argument("--interval", type=int, default=300)
+    arguments.add_argument("--certificate")
+    arguments.add_argument("--key")
+    options = arguments.parse_args()
+
+    tls = None
+    if options.certificate:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(options.certificate, options.key)
+
+    csms = Csms(options)
+    server = await serve(
+        csms.serve_charge_point,
+        "127.0.0.1",
+        options.port,
+        subprotocols=["ocpp1.6"],
+        process_request=csms.admit,
+        ssl=tls,
+        ping_interval=None,
+    )
+    print(json.dumps({"port": server.sockets[0].getsockname()[1]}), flush=True)
+
+    commands = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
+    while line := await commands.readline():
+        try:
+            answer = await csms.do(json.loads(line))
+        except (asyncio.TimeoutError, TimeoutError):
+            answer = {"failed": "no answer in time"}
+        except Exception as why:  # reported to the test, which knows what to make of it
+            answer = {"failed": repr(why)}
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,256 @@
+//! The CSMS: `peers/csms.py`, on the PyPI packages `ocpp` and `websockets`, told what to do through pipes.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{ChildStdin, ChildStdout, Command};
+
+use crate::LONG;
+use crate::process::Daemon;
+use crate::tls::Authority;
+
+/// How a CSMS is to be.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The only charge point that it knows.
+    pub identity: String,
+    /// What the charge point must say; `None`: nobody is asked.
+    pub password: Option<Vec<u8>>,
+    /// The answer to BootNotification: `Accepted`, `Pending` or `Rejected`.
+    pub boot: &'static str,
+    /// The heartbeat interval, or the time until the next BootNotification, in seconds.
+    pub interval: u32,
+    /// Speak TLS, with a certificate for 127.0.0.1 of an authority made for this CSMS.
+    pub tls: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            identity: "CP001".into(),
+            password: Some(b"correct horse battery".to_vec()),
+            boot: "Accepted",
+            interval: 300,
+            tls: false,
+        }
+    }
+}
+
+/// What a CSMS has seen since it was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// WebSocket connections that came about.
+    pub connections: u64,
+    /// BootNotifications.
+    pub boots: u64,
+    /// Handshakes refused for a wrong password or identity.
+    pub refused: u64,
+}
+
+/// A running CSMS.
+#[derive(Debug)]
+pub struct Csms {
+    options: Options,
+    authority: Option<Authority>,
+    dir: TempDir,
+    port: u16,
+    running: Option<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    daemon: Daemon,
+    commands: ChildStdin,
+    answers: Lines<BufReader<ChildStdout>>,
+}
+
+impl Csms {
+    /// Starts one on a free port of 127.0.0.1.
+    pub async fn start(options: Options) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory can be made");
+        let authority = options.tls.then(|| Authority::new(dir.path()));
+        let mut csms = Self { options, authority, dir, port: 0, running: None };
+        csms.resume().await;
+        csms
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its URL, without the charge point's identity.
+    pub fn url(&self) -> String {
+        let scheme = if self.options.tls { "wss" } else { "ws" };
+        format!("{scheme}://127.0.0.1:{}/ocpp", self.port)
+    }
+
+    /// How it is.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// The certificate authority that vouches for it, if it speaks TLS.
+    pub fn authority(&self) -> Option<&Authority> {
+        self.authority.as_ref()
+    }
+
+    /// Ends it at once, as a crash would.
+    pub async fn kill(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            running.daemon.kill_tree().await;
+        }
+    }
+
+    /// Starts it again after [`Self::kill`], on the same port, with its counts at zero.
+    pub async fn resume(&mut self) {
+        let options = &self.options;
+        let mut command = python("csms.py");
+        command.args(["--identity", &options.identity, "--boot", options.boot]);
+        command.args(["--port", &self.port.to_string(), "--interval", &options.interval.to_string()]);
+        match &options.password {
+            Some(password) => command.args(["--password", &data_encoding::HEXLOWER.encode(password)]),
+            None => command.arg("--no-password"),
+        };
+        if let Some(authority) = &self.authority {
+            command.arg("--certificate").arg(authority.certificate()).arg("--key").arg(authority.key());
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut daemon = Daemon::start(&mut command, &self.dir.path().join("log"));
+        let commands = daemon.child().stdin.take().expect("standard input is a pipe");
+        let stdout = daemon.child().stdout.take().expect("standard output is a pipe");
+        self.running = Some(Running { daemon, commands, answers: BufReader::new(stdout).lines() });
+        let port = self.answer().await["port"].as_u64().and_then(|port| port.try_into().ok());
+        self.port = port.expect("the first line is the port");
+    }
+
+    /// Sends ChangeConfiguration and returns the status that it was answered with.
+    pub async fn change(&mut self, key: &str, value: &str) -> String {
+        let answer = self.ask(json!({ "do": "change", "key": key, "value": value })).await;
+        let status = answer["answer"]["status"].as_str();
+        status.unwrap_or_else(|| panic!("ChangeConfiguration {key} = {value:?}: {answer}")).to_owned()
+    }
+
+    /// Sends GetConfiguration and returns its answer, in snake case; no keys: all of them.
+    pub async fn get(&mut self, keys: &[&str]) -> Value {
+        let mut answer = self.ask(json!({ "do": "get", "keys": keys })).await;
+        answer["answer"].take()
+    }
+
+    /// The entry of one key in the answer to GetConfiguration.
+    pub async fn key(&mut self, key: &str) -> Option<Value> {
+        let answer = self.get(&[key]).await;
+        answer["configuration_key"].as_array()?.first().cloned()
+    }
+
+    /// The value of one key, by GetConfiguration.
+    ///
+    /// # Panics
+    /// If the charge point doesn't know it.
+    pub async fn value(&mut self, key: &str) -> String {
+        let entry = self.key(key).await.unwrap_or_else(|| panic!("the charge point knows no key {key}"));
+        entry["value"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Sends any CALL; `payload` in snake case. Returns `{"answer": …}`, `{"error": …}` or `{"failed": …}`.
+    pub async fn call(&mut self, action: &str, payload: Value) -> Value {
+        self.ask(json!({ "do": "call", "action": action, "payload": payload })).await
+    }
+
+    /// Sends text as it is, and returns the frames that come within `wait`.
+    pub async fn raw(&mut self, text: &str, wait: Duration) -> Vec<String> {
+        let answer = self.ask(json!({ "do": "raw", "text": text, "wait": wait.as_secs_f64() })).await;
+        let frames = answer["answer"].as_array().unwrap_or_else(|| panic!("{text}: {answer}"));
+        frames.iter().filter_map(|frame| frame.as_str().map(str::to_owned)).collect()
+    }
+
+    /// Every frame that came from the charge point.
+    pub async fn frames(&mut self) -> Vec<String> {
+        let answer = self.ask(json!({ "do": "frames" })).await;
+        answer["answer"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|text| text.as_str().map(str::to_owned))
+            .collect()
+    }
+
+    /// What it has seen.
+    pub async fn counts(&mut self) -> Counts {
+        let answer = self.ask(json!({ "do": "counts" })).await;
+        counts(&answer["answer"])
+    }
+
+    /// Waits until one of the counts, by its name in [`Counts`], is at least `count`.
+    pub async fn wait_for(&mut self, name: &str, count: u64) -> Counts {
+        let request = json!({ "do": "wait", "for": name, "count": count, "seconds": LONG.as_secs() });
+        let answer = self.ask(request).await;
+        assert!(
+            answer["failed"].is_null(),
+            "waited for {count} {name}: {}; log:\n{}",
+            answer["failed"],
+            self.log()
+        );
+        counts(&answer["answer"])
+    }
+
+    /// Answers BootNotification in another way from now on.
+    pub async fn answer_boot(&mut self, status: &str, interval: u32) {
+        self.ask(json!({ "do": "boot", "status": status, "interval": interval })).await;
+    }
+
+    /// Wants another password from now on.
+    pub async fn set_password(&mut self, password: &[u8]) {
+        self.options.password = Some(password.to_vec());
+        self.ask(json!({ "do": "password", "hex": data_encoding::HEXLOWER.encode(password) })).await;
+    }
+
+    /// Closes the connection to the charge point.
+    pub async fn drop_connection(&mut self) {
+        self.ask(json!({ "do": "drop" })).await;
+    }
+
+    /// What it has written to standard error.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    async fn ask(&mut self, request: Value) -> Value {
+        let running = self.running.as_mut().expect("the CSMS runs");
+        let sent = running.commands.write_all(format!("{request}\n").as_bytes()).await;
+        assert!(sent.is_ok(), "the CSMS has ended: {}", self.log());
+        self.answer().await
+    }
+
+    async fn answer(&mut self) -> Value {
+        let running = self.running.as_mut().expect("the CSMS runs");
+        let line = tokio::time::timeout(LONG * 2, running.answers.next_line())
+            .await
+            .expect("the CSMS answers in time");
+        let Some(line) = line.expect("its output can be read") else {
+            panic!("the CSMS has ended: {}", self.log())
+        };
+        serde_json::from_str(&line).expect("it speaks JSON")
+    }
+}
+
+/// A Python program of `peers/`, run by the interpreter of the environment that `tests/run` made.
+pub(crate) fn python(program: &str) -> Command {
+    let peers = concat!(env!("CARGO_MANIFEST_DIR"), "/peers");
+    let made = concat!(env!("CARGO_MANIFEST_DIR"), "/.peers/venv");
+    let venv = std::env::var_os("OCPP_TUNNEL_VENV").map_or_else(|| made.into(), PathBuf::from);
+    let interpreter = venv.join("bin/python");
+    assert!(interpreter.exists(), "{} is missing: tests/run makes it", interpreter.display());
+    let mut command = Command::new(interpreter);
+    command.arg("-B").arg(format!("{peers}/{program}"));
+    command
+}
+
+fn counts(answer: &Value) -> Counts {
+    let count = |name: &str| answer[name].as_u64().unwrap_or_else(|| panic!("no count {name} in {answer}"));
+    Counts { connections: count("connections"), boots: count("boots"), refused: count("refused") }
+}

@@ -1,0 +1,80 @@
+//! The `ssh` client of the person who uses a tunnel, and key pairs made by `ssh-keygen`.
+
+use std::path::{Path, PathBuf};
+
+use tokio::process::Command;
+
+use crate::process::{Output, run};
+
+/// An ed25519 key pair in two files, without a passphrase.
+#[derive(Debug, Clone)]
+pub struct KeyPair {
+    private: PathBuf,
+}
+
+impl KeyPair {
+    /// Makes one at `private` and `private` + `.pub`; one that is there already is replaced.
+    pub async fn generate(private: &Path) -> Self {
+        let _ = std::fs::remove_file(private);
+        let mut command = Command::new("ssh-keygen");
+        command.args(["-q", "-t", "ed25519", "-N", "", "-C", "test", "-f"]).arg(private);
+        let output = run(&mut command, "").await;
+        assert_eq!(output.code, Some(0), "ssh-keygen: {}", output.stderr);
+        Self { private: private.to_owned() }
+    }
+
+    /// The file of the private half.
+    pub fn private(&self) -> &Path {
+        &self.private
+    }
+
+    /// The public half as `authorized_keys` wants it.
+    pub fn public_line(&self) -> String {
+        let line = std::fs::read_to_string(self.private.with_extension("pub")).expect("it was made");
+        line.trim_end().to_owned()
+    }
+
+    /// A line of `known_hosts` that says: this key is the one of 127.0.0.1 on `port`.
+    pub fn known_hosts_line(&self, port: u16) -> String {
+        let line = self.public_line();
+        let mut fields = line.split(' ');
+        let (kind, key) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
+        format!("[127.0.0.1]:{port} {kind} {key}")
+    }
+}
+
+/// Someone who logs in with `ssh`, and checks host keys.
+#[derive(Debug)]
+pub struct Person {
+    dir: tempfile::TempDir,
+    key: KeyPair,
+}
+
+impl Person {
+    /// A person with a key pair of their own.
+    pub async fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory can be made");
+        let key = KeyPair::generate(&dir.path().join("key")).await;
+        Self { dir, key }
+    }
+
+    /// Their public key, for `authorized_keys`.
+    pub fn public_line(&self) -> String {
+        self.key.public_line()
+    }
+
+    /// Runs `command` over ssh as `user` on 127.0.0.1, `port`, where `host_key` must be the one that answers.
+    pub async fn runs(&self, command: &str, user: &str, port: u16, host_key: &KeyPair) -> Output {
+        let known_hosts = self.dir.path().join("known_hosts");
+        std::fs::write(&known_hosts, format!("{}\n", host_key.known_hosts_line(port)))
+            .expect("it can be written");
+        let mut ssh = Command::new("ssh");
+        ssh.args(["-F", "none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes"])
+            .args(["-o", "IdentitiesOnly=yes", "-o", "ConnectTimeout=10", "-o"])
+            .arg(format!("UserKnownHostsFile={}", known_hosts.display()))
+            .arg("-i")
+            .arg(self.key.private())
+            .args(["-p", &port.to_string(), &format!("{user}@127.0.0.1"), command]);
+        run(&mut ssh, "").await
+    }
+}

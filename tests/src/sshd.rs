@@ -1,0 +1,198 @@
+//! OpenSSH's server on a free port, with a host key, a configuration and an account of its own.
+//!
+//! The account exists only for this server: its `/etc/passwd` is laid over the machine's in a mount namespace.
+
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use crate::process::Daemon;
+use crate::ssh::KeyPair;
+use crate::{LONG, ports, wait_until};
+
+/// The account that tests log in to.
+pub const ACCOUNT: &str = "support";
+
+/// No other account's, so that a process of the login session owns nothing on the machine.
+const ACCOUNT_ID: u32 = 61_234;
+
+/// A running `sshd`.
+#[derive(Debug)]
+pub struct Sshd {
+    dir: TempDir,
+    port: u16,
+    host_key: KeyPair,
+    daemon: Option<Daemon>,
+}
+
+impl Sshd {
+    /// Starts a server that lets nobody in until somebody is authorised.
+    pub async fn start() -> Self {
+        let dir = account_directory();
+        let host_key = KeyPair::generate(&dir.path().join("host_key")).await;
+        let mut sshd = Self { dir, port: ports::free(), host_key, daemon: None };
+        sshd.resume().await;
+        sshd
+    }
+
+    /// Its port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its address, as the configuration writes a local service.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// What a tunnel to it is asked for with.
+    pub fn destination(&self) -> String {
+        format!("{ACCOUNT}@127.0.0.1:{}", self.port)
+    }
+
+    /// The key that it proves its identity with.
+    pub fn host_key(&self) -> &KeyPair {
+        &self.host_key
+    }
+
+    /// The line of `known_hosts` for it.
+    pub fn known_hosts_line(&self) -> String {
+        self.host_key.known_hosts_line(self.port)
+    }
+
+    /// Adds a line to the account's `authorized_keys`.
+    pub fn authorize(&self, line: &str) {
+        authorize(self.dir.path(), line);
+    }
+
+    /// Takes back every authorisation.
+    pub fn authorize_nobody(&self) {
+        std::fs::write(authorized_keys(self.dir.path()), "").expect("it can be written");
+    }
+
+    /// Gives it another host key, as a reinstalled or a false server has; takes effect with [`Self::resume`].
+    pub async fn change_host_key(&mut self) {
+        self.host_key = KeyPair::generate(&self.dir.path().join("host_key")).await;
+    }
+
+    /// Everything that it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// How many connections it has accepted, authenticated or not.
+    pub fn connections(&self) -> usize {
+        self.log().matches("Connection from ").count()
+    }
+
+    /// How many clients have authenticated.
+    pub fn logins(&self) -> usize {
+        self.log().matches("Accepted publickey for ").count()
+    }
+
+    /// Ends it at once, with all its sessions.
+    pub async fn kill(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            daemon.kill_tree().await;
+        }
+    }
+
+    /// Starts it again after [`Self::kill`], on the same port.
+    pub async fn resume(&mut self) {
+        std::fs::create_dir_all("/run/sshd").expect("sshd's directory can be made: the tests need root");
+        let listening = format!("Server listening on 127.0.0.1 port {}", self.port);
+        let before = self.log().matches(&listening).count();
+        std::fs::write(self.dir.path().join("sshd_config"), self.configuration()).expect("it can be written");
+        let mut command = in_private_etc(self.dir.path());
+        command.args(["/usr/sbin/sshd", "-D", "-e", "-f"]).arg(self.dir.path().join("sshd_config"));
+        self.daemon = Some(Daemon::start(&mut command, &self.log_path()));
+        wait_until("sshd listens", LONG, async || {
+            (self.log().matches(&listening).count() > before).then_some(())
+        })
+        .await;
+    }
+
+    fn configuration(&self) -> String {
+        let dir = self.dir.path().display();
+        format!(
+            "ListenAddress 127.0.0.1:{}\n\
+             HostKey {dir}/host_key\n\
+             AuthorizedKeysFile {dir}/home/.ssh/authorized_keys\n\
+             PidFile none\n\
+             LogLevel DEBUG1\n\
+             UsePAM no\n\
+             StrictModes no\n\
+             PasswordAuthentication no\n\
+             KbdInteractiveAuthentication no\n\
+             PrintMotd no\n\
+             ClientAliveInterval 15\n\
+             ClientAliveCountMax 3\n",
+            self.port,
+        )
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.dir.path().join("log")
+    }
+}
+
+impl Drop for Sshd {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- sshd on port {}:\n{}", self.port, self.log());
+        }
+    }
+}
+
+/// A directory with a home for the account, and an `etc` in which the account exists.
+pub(crate) fn account_directory() -> TempDir {
+    let dir = tempfile::tempdir().expect("a temporary directory can be made");
+    // The account isn't root, and has to get to its home.
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).expect("it is ours");
+    let home = dir.path().join("home");
+    let keys = home.join(".ssh");
+    let etc = dir.path().join("etc");
+    for directory in [&home, &keys, &etc] {
+        std::fs::create_dir(directory).expect("it can be made");
+    }
+    std::fs::write(authorized_keys(dir.path()), "").expect("it can be written");
+    for (path, mode) in [(&home, 0o755), (&keys, 0o700), (&authorized_keys(dir.path()), 0o600)] {
+        std::os::unix::fs::chown(path, Some(ACCOUNT_ID), Some(ACCOUNT_ID))
+            .expect("root may: the tests need root");
+        std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("root may");
+    }
+    let machine = std::fs::read_to_string("/etc/passwd").expect("every system has it");
+    // First, so that it wins over an account of the machine with the same name.
+    let accounts = format!("{ACCOUNT}:*:{ACCOUNT_ID}:{ACCOUNT_ID}::{}:/bin/sh\n{machine}", home.display());
+    std::fs::write(etc.join("passwd"), accounts).expect("it can be written");
+    dir
+}
+
+/// A command that runs in a mount namespace in which `dir/etc` is laid over `/etc`; the caller adds what to run.
+pub(crate) fn in_private_etc(dir: &Path) -> Command {
+    private(&dir.join("etc"), Path::new(""))
+}
+
+/// As [`in_private_etc`], with `log` as `/dev/log` if it isn't empty.
+pub(crate) fn private(etc: &Path, log: &Path) -> Command {
+    let mut command = Command::new("unshare");
+    command
+        .args(["--mount", "--propagation", "private", "sh"])
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/peers/private.sh"))
+        .arg(etc)
+        .arg(log);
+    command
+}
+
+/// Adds a line to the account's `authorized_keys`.
+pub(crate) fn authorize(dir: &Path, line: &str) {
+    let file = std::fs::File::options().append(true).open(authorized_keys(dir));
+    writeln!(file.expect("it exists"), "{}", line.trim_end()).expect("it can be written");
+}
+
+fn authorized_keys(dir: &Path) -> PathBuf {
+    dir.join("home/.ssh/authorized_keys")
+}
