@@ -1,1 +1,37 @@
-//! tunnel
+//! SSH reverse tunnels that recover by themselves and tell the truth about their state.
+//!
+//! A tunnel connects to an OpenSSH-like server, asks it to listen, and hands each connection that arrives there to a
+//! local service. This crate knows no OCPP and no policy: whoever calls [`spawn`] has decided that the tunnel may be.
+//!
+//! # Layout
+//! - [`destination`], [`forward`]: what people and the CSMS write, parsed into strict types.
+//! - [`state`]: what a tunnel does next, as a state machine without IO.
+//! - [`task`]: the driver that runs one on tokio.
+//! - `ssh`: the SSH connection; the only module that names russh's types.
+//! - `pump`: the bytes of forwarded connections.
+//! - [`host_keys`], [`identity`]: whom we trust, and who we are.
+//! - [`limits`]: every bound.
+//!
+//! `spawn` → `task` asks [`state::Tunnel`] what to do → resolve, connect, `ssh::Session` → the server opens a channel
+//! → `pump` connects it to the local service.
+#![forbid(unsafe_code)]
+
+pub mod destination;
+pub mod failure;
+pub mod forward;
+pub mod host_keys;
+pub mod identity;
+pub mod limits;
+mod pump;
+mod ssh;
+pub mod state;
+pub mod task;
+
+pub use destination::{Destination, Host};
+pub use failure::{Failure, FailureKind};
+pub use forward::{Forward, LocalTarget, Remote};
+pub use host_keys::{HostKeyPolicy, HostKeys, Pin};
+pub use identity::Identity;
+pub use pump::Traffic;
+pub use state::{Plan, Reason, State};
+pub use task::{Notice, Settings, Status, TunnelHandle, spawn};

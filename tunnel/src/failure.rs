@@ -1,0 +1,46 @@
+//! What went wrong with an attempt, in words for people and in a kind for exit codes.
+
+use std::fmt;
+
+/// One thing that went wrong. The text is a sentence's worth of words in lower case that names the value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What sort of thing it was.
+    pub kind: FailureKind,
+    /// What happened.
+    pub text: String,
+}
+
+/// The sorts of failures that callers tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureKind {
+    /// The name has no address, or the resolver did not answer.
+    Dns,
+    /// No TCP connection to any address.
+    Tcp,
+    /// The server does not speak SSH as we do, or stopped in the middle.
+    Handshake,
+    /// The server's host key is not the one that we trust.
+    HostKey,
+    /// The server does not take our key.
+    Auth,
+    /// The server does not let us listen.
+    Forward,
+    /// An established connection went away.
+    Lost,
+}
+
+impl Failure {
+    /// A failure of this kind.
+    pub fn new(kind: FailureKind, text: impl Into<String>) -> Self {
+        Self { kind, text: text.into() }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Failure {}

@@ -1,0 +1,50 @@
+//! Every bound of this crate, with its reason. Nothing that comes from outside decides how much memory we use.
+
+use std::time::Duration;
+
+/// Longest destination text in characters: an OCPP configuration value (OCPP 1.6 edition 2, 7.x `CiString500Type`).
+pub const DESTINATION_CHARACTERS: usize = 500;
+/// Longest user name in bytes: `LOGIN_NAME_MAX` of every Linux since `useradd` exists.
+pub const USER_BYTES: usize = 32;
+/// Longest host name in bytes without the trailing dot (RFC 1035, 2.3.4).
+pub const HOST_BYTES: usize = 253;
+/// Longest label of a host name in bytes (RFC 1035, 2.3.4).
+pub const LABEL_BYTES: usize = 63;
+/// Longest path of a Unix socket in bytes: `sun_path` of Linux, less its final NUL.
+pub const SOCKET_PATH_BYTES: usize = 107;
+
+/// Addresses of one name that are tried; a name with more has its first ones tried.
+pub const ADDRESSES: usize = 16;
+/// Bytes of a known-hosts file that are read: some 500 servers, far above what one device meets.
+pub const KNOWN_HOSTS_BYTES: u64 = 256 * 1024;
+/// Servers whose key is learned by `accept-new`, so that a hostile CSMS can't fill the flash.
+pub const LEARNED_HOSTS: usize = 256;
+/// Bytes of a private key file that are read: an RSA-16384 key has 13 KB.
+pub const KEY_FILE_BYTES: u64 = 32 * 1024;
+
+/// Bytes that one read from a local service may take: one SSH packet's payload.
+pub const READ_BYTES: usize = 32 * 1024;
+/// Messages of one channel that wait for the local service before the SSH connection stops reading.
+pub const CHANNEL_MESSAGES: usize = 100;
+/// Commands that wait for a tunnel's task; the supervisor is their only sender.
+pub const COMMANDS: usize = 8;
+/// Events of one SSH session that wait for the tunnel's task.
+pub const SESSION_EVENTS: usize = 32;
+
+/// How long a name may take to resolve. The resolver itself asks each server twice for five seconds.
+pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a TCP connection may take to one address: five SYNs.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a local service may take to accept a forwarded connection.
+pub const LOCAL_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection is given to say goodbye before its socket is shut.
+pub const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a tunnel must have been up for the next back-off to start small again.
+pub const SETTLED: Duration = Duration::from_secs(60);
+/// How long refusals of the key or of a forward are tried again before they end a tunnel:
+/// an operator may be mending it, or the server may still hold our own dead session's port.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+/// How often a refused forward is asked for again on the same connection.
+pub const FORWARD_RETRY: Duration = Duration::from_secs(5);
+/// How long before its end a tunnel says so.
+pub const NOTICE: Duration = Duration::from_secs(600);

@@ -1,0 +1,390 @@
+//! The driver of one tunnel: it carries out the state machine's actions on real sockets and reports what came of them.
+//!
+//! At any time there is at most one step under way (a future) and at most one session; giving a step up is dropping
+//! it. Everything that people see goes through the observer, which is told of each change before the next step begins.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::destination::{Destination, Host};
+use crate::failure::{Failure, FailureKind};
+use crate::forward::Forward;
+use crate::host_keys::{HostKeys, Trusted};
+use crate::identity::Identity;
+use crate::limits::COMMANDS;
+use crate::pump::Traffic;
+use crate::ssh::{Session, SessionSettings};
+use crate::state::{Action, Input, Plan, Reason, State, Timing, Tunnel};
+
+/// What all tunnels of a device share.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Whom the servers know us as.
+    pub identity: Identity,
+    /// Which servers we trust.
+    pub host_keys: Arc<HostKeys>,
+    /// Silence after which the server is asked for a sign of life.
+    pub keepalive_interval: Duration,
+    /// So many intervals of silence make a dead peer; at least 1.
+    pub keepalive_max: u32,
+    /// Upper bound of the first wait after a failure.
+    pub backoff_minimum: Duration,
+    /// Upper bound of every wait.
+    pub backoff_maximum: Duration,
+    /// A tunnel without a forwarded connection for this long closes; zero: never.
+    pub idle_timeout: Duration,
+    /// Forwarded connections that may be open at once in one tunnel.
+    pub max_connections: usize,
+}
+
+/// What is known of a tunnel at a moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Where it stands.
+    pub state: State,
+    /// Since when it stands there.
+    pub since: Instant,
+    /// Where it goes.
+    pub destination: Destination,
+    /// What it publishes; a port that the server chose stands in place of 0 while it listens.
+    pub forwards: Vec<Forward>,
+    /// When it ends by itself.
+    pub expires: Option<Instant>,
+    /// The next try, while it waits for one.
+    pub retry_at: Option<Instant>,
+    /// What went wrong last; none once it is up.
+    pub last_error: Option<Failure>,
+    /// The server's key, once verified.
+    pub host_key: Option<Trusted>,
+}
+
+/// What the observer is told.
+#[derive(Debug)]
+pub enum Notice<'a> {
+    /// Something in the status changed.
+    Changed(&'a Status),
+    /// The tunnel ends in ten minutes.
+    EndsSoon(&'a Status),
+}
+
+/// A running tunnel. Dropping it ends the tunnel without a goodbye.
+#[derive(Debug)]
+pub struct TunnelHandle {
+    commands: mpsc::Sender<Input>,
+    task: JoinHandle<()>,
+    traffic: Arc<Traffic>,
+}
+
+/// Starts a tunnel. It waits for `predecessor` to end first, so that a tunnel that takes another's place also finds
+/// its ports free.
+pub fn spawn(
+    plan: Plan,
+    settings: Settings,
+    predecessor: Option<JoinHandle<()>>,
+    observer: impl FnMut(Notice<'_>) + Send + 'static,
+) -> TunnelHandle {
+    let (commands, receiver) = mpsc::channel(COMMANDS);
+    let traffic = Arc::new(Traffic::default());
+    let driver = Driver::new(plan, settings, receiver, traffic.clone(), Box::new(observer));
+    let task = tokio::spawn(async move {
+        if let Some(predecessor) = predecessor {
+            // It only fails if that tunnel panicked, and then it is over as well.
+            let _ = predecessor.await;
+        }
+        driver.run().await;
+    });
+    TunnelHandle { commands, task, traffic }
+}
+
+impl TunnelHandle {
+    /// Closes the tunnel; the observer hears when it is done. Closing twice changes nothing.
+    pub fn close(&self, reason: Reason) {
+        // A full queue holds a close already, or the task is about to read what was sent before.
+        if self.commands.try_send(Input::Close(reason)).is_err() && !self.task.is_finished() {
+            self.task.abort();
+        }
+    }
+
+    /// The same tunnel is asked for again: its end moves, and if it waits, it tries at once.
+    pub fn again(&self, expires: Option<Instant>) {
+        let _ = self.commands.try_send(Input::Again { expires });
+    }
+
+    /// Its byte and connection counters.
+    #[must_use]
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    /// Gives the task, to wait for its end.
+    #[must_use]
+    pub fn into_task(self) -> JoinHandle<()> {
+        self.task
+    }
+}
+
+type Step = Pin<Box<dyn Future<Output = Done> + Send>>;
+
+/// What came of a step.
+enum Done {
+    Resolved(Result<Vec<SocketAddr>, Failure>),
+    Connected(Result<TcpStream, Failure>),
+    Verified(Result<Session, Failure>),
+    Authenticated(Session, Result<(), Failure>),
+    Listening(Session, Result<u16, Failure>),
+}
+
+struct Driver {
+    tunnel: Tunnel,
+    settings: Settings,
+    session_settings: Arc<SessionSettings>,
+    commands: mpsc::Receiver<Input>,
+    traffic: Arc<Traffic>,
+    observer: Box<dyn FnMut(Notice<'_>) + Send>,
+    told: Option<Status>,
+    step: Option<Step>,
+    stream: Option<TcpStream>,
+    session: Option<Session>,
+    host_key: Option<Trusted>,
+}
+
+impl Driver {
+    fn new(
+        plan: Plan,
+        settings: Settings,
+        commands: mpsc::Receiver<Input>,
+        traffic: Arc<Traffic>,
+        observer: Box<dyn FnMut(Notice<'_>) + Send>,
+    ) -> Self {
+        let session_settings = Arc::new(SessionSettings {
+            destination: plan.destination.clone(),
+            host_keys: settings.host_keys.clone(),
+            keepalive_interval: settings.keepalive_interval,
+            keepalive_max: settings.keepalive_max,
+            max_connections: settings.max_connections,
+            traffic: traffic.clone(),
+        });
+        let timing = Timing {
+            backoff_minimum: settings.backoff_minimum,
+            backoff_maximum: settings.backoff_maximum,
+            dead_after: settings.keepalive_interval * settings.keepalive_max.max(1),
+            idle_timeout: settings.idle_timeout,
+        };
+        let tunnel = Tunnel::new(plan, timing, fastrand::Rng::new(), Instant::now());
+        Self {
+            tunnel,
+            settings,
+            session_settings,
+            commands,
+            traffic,
+            observer,
+            told: None,
+            step: None,
+            stream: None,
+            session: None,
+            host_key: None,
+        }
+    }
+
+    async fn run(mut self) {
+        let mut input = Input::Start;
+        loop {
+            self.tunnel.handle(Instant::now(), input);
+            self.tell();
+            while let Some(action) = self.tunnel.poll_action() {
+                self.act(action).await;
+            }
+            if self.tunnel.state().reason().is_some() {
+                return;
+            }
+            input = self.next_input().await;
+        }
+    }
+
+    async fn next_input(&mut self) -> Input {
+        let timeout = self.tunnel.poll_timeout().map(tokio::time::Instant::from_std);
+        tokio::select! {
+            done = run_step(&mut self.step) => {
+                self.step = None;
+                self.finish(done)
+            }
+            failure = session_lost(&mut self.session) => {
+                self.session = None;
+                Input::Failed(failure)
+            }
+            () = self.traffic.changed() => Input::Connections(self.traffic.connections()),
+            () = sleep_until(timeout) => Input::Timeout,
+            command = self.commands.recv() => match command {
+                Some(command) => command,
+                // Nobody is left who could want this tunnel.
+                None => Input::Close(Reason::Shutdown),
+            },
+        }
+    }
+
+    async fn act(&mut self, action: Action) {
+        let destination = &self.session_settings.destination;
+        let step: Step = match action {
+            Action::Resolve => {
+                let (host, port) = (destination.host().clone(), destination.port());
+                Box::pin(async move { Done::Resolved(resolve(&host, port).await) })
+            }
+            Action::Connect(address) => {
+                let dead_after = self.settings.keepalive_interval * self.settings.keepalive_max.max(1);
+                Box::pin(async move { Done::Connected(connect(address, dead_after).await) })
+            }
+            Action::Verify => {
+                let Some(stream) = self.stream.take() else { return };
+                let settings = self.session_settings.clone();
+                Box::pin(async move { Done::Verified(Session::verify(stream, settings).await) })
+            }
+            Action::Authenticate => {
+                let Some(mut session) = self.session.take() else { return };
+                let (user, identity) = (destination.user().to_owned(), self.settings.identity.clone());
+                Box::pin(async move {
+                    let result = session.authenticate(&user, &identity).await;
+                    Done::Authenticated(session, result)
+                })
+            }
+            Action::Listen(index) => {
+                let Some(mut session) = self.session.take() else { return };
+                let Some(forward) = self.tunnel.plan().forwards.get(index).cloned() else { return };
+                Box::pin(async move {
+                    let result = session.listen(&forward).await;
+                    Done::Listening(session, result)
+                })
+            }
+            Action::Disconnect => {
+                self.step = None;
+                self.stream = None;
+                if let Some(session) = self.session.take() {
+                    session.disconnect().await;
+                }
+                return;
+            }
+            Action::Announce => {
+                let status = self.status();
+                return (self.observer)(Notice::EndsSoon(&status));
+            }
+        };
+        self.step = Some(step);
+    }
+
+    fn finish(&mut self, done: Done) -> Input {
+        let result = match done {
+            Done::Resolved(result) => result.map(Input::Resolved),
+            Done::Connected(result) => result.map(|stream| {
+                self.stream = Some(stream);
+                Input::Connected
+            }),
+            Done::Verified(result) => result.map(|session| {
+                self.host_key = Some(session.trusted().clone());
+                self.session = Some(session);
+                Input::Verified
+            }),
+            Done::Authenticated(session, result) => {
+                self.session = Some(session);
+                result.map(|()| Input::Authenticated)
+            }
+            Done::Listening(session, result) => {
+                self.session = Some(session);
+                result.map(|port| Input::Listening { port })
+            }
+        };
+        result.unwrap_or_else(Input::Failed)
+    }
+
+    fn tell(&mut self) {
+        let status = self.status();
+        if self.told.as_ref() != Some(&status) {
+            (self.observer)(Notice::Changed(&status));
+            self.told = Some(status);
+        }
+    }
+
+    fn status(&self) -> Status {
+        let plan = self.tunnel.plan();
+        let forwards = plan.forwards.iter().zip(self.tunnel.ports()).map(|(forward, port)| Forward {
+            remote: port.map_or_else(|| forward.remote.clone(), |port| forward.remote.with_port(port)),
+            local: forward.local.clone(),
+        });
+        Status {
+            state: self.tunnel.state(),
+            since: self.tunnel.since(),
+            destination: plan.destination.clone(),
+            forwards: forwards.collect(),
+            expires: plan.expires,
+            retry_at: self.tunnel.retry_at(),
+            last_error: self.tunnel.last_error().cloned(),
+            host_key: self.host_key.clone(),
+        }
+    }
+}
+
+async fn run_step(step: &mut Option<Step>) -> Done {
+    match step {
+        Some(step) => step.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn session_lost(session: &mut Option<Session>) -> Failure {
+    match session {
+        Some(session) => session.lost().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn resolve(host: &Host, port: u16) -> Result<Vec<SocketAddr>, Failure> {
+    match host {
+        Host::V4(address) => Ok(vec![(*address, port).into()]),
+        Host::V6(address) => Ok(vec![(*address, port).into()]),
+        Host::Name(name) => match tokio::net::lookup_host((name.as_str(), port)).await {
+            Ok(addresses) => Ok(addresses.collect()),
+            Err(error) => Err(Failure::new(
+                FailureKind::Dns,
+                format!("DNS can't resolve {name}: {}", resolver_words(&error)),
+            )),
+        },
+    }
+}
+
+/// The resolver's own words, without the standard library's frame around them.
+fn resolver_words(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.strip_prefix("failed to lookup address information: ").unwrap_or(&text).to_lowercase()
+}
+
+async fn connect(address: SocketAddr, dead_after: Duration) -> Result<TcpStream, Failure> {
+    let failure = |error: &dyn fmt::Display| {
+        Failure::new(FailureKind::Tcp, format!("no TCP connection to {address}: {error}"))
+    };
+    let stream = TcpStream::connect(address).await.map_err(|error| failure(&os_words(&error)))?;
+    stream.set_nodelay(true).map_err(|error| failure(&error))?;
+    // A peer that vanished while bytes are under way would otherwise hold the socket for a quarter of an hour.
+    SockRef::from(&stream).set_tcp_user_timeout(Some(dead_after)).map_err(|error| failure(&error))?;
+    Ok(stream)
+}
+
+/// The error's words without `(os error N)`.
+fn os_words(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+}
