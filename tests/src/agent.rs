@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use crate::csms::Csms;
-use crate::process::{Daemon, Output, run};
+use crate::process::{self, Daemon, Output, run};
 use crate::syslog::Syslog;
 use crate::{LONG, sshd, wait_until};
 
@@ -357,6 +357,10 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
+        // `open --background` and the shims leave processes that are nobody's children.
+        for pid in process::with_argument_below(self.setup.directory()) {
+            process::kill_tree(pid);
+        }
         if std::thread::panicking() {
             eprintln!("--- configuration:\n{}--- the agent's log:\n{}", self.configuration(), self.log());
             eprintln!("--- syslog:\n{}", self.syslog.lines().join("\n"));
