@@ -4,15 +4,32 @@
 //! answers. It has no socket, no clock and no runtime: whoever drives it (usually [`crate::link::run`])
 //! hands it texts and the time, and sends what it says.
 
+mod boot;
+mod connection;
+mod dispatch;
+mod payload;
+
 use std::{
-    fmt,
+    collections::VecDeque,
     time::{Duration, Instant},
 };
 
 use chrono::{DateTime, Utc};
+use rust_ocpp::v1_6::messages::heart_beat::HeartbeatRequest;
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 
+use self::{
+    boot::Boot,
+    connection::{Connection, Own},
+    dispatch::Answer,
+};
 use crate::{
-    ConfigurationStatus, RegistrationStatus, configuration::Registry, limits, security::LinkSecurity,
+    ConfigurationStatus, RegistrationStatus,
+    configuration::{HEARTBEAT_INTERVAL, Registry, WEB_SOCKET_PING_INTERVAL},
+    frame::{Frame, MessageId, ParseError},
+    limits::{self, MAX_EVENTS, MAX_INTERVAL, MAX_QUOTED_CHARS},
+    security::LinkSecurity,
 };
 
 /// What BootNotification says about this charge point (OCPP 1.6 §6.3).
@@ -82,8 +99,25 @@ pub enum Event {
 }
 
 /// The charge point side of OCPP 1.6J.
+///
+/// Feed it with the `handle_*` functions, [`answer_change`](Self::answer_change) and
+/// [`set_value`](Self::set_value), in the order in which things happen. After any of them, ask
+/// [`poll_transmit`](Self::poll_transmit) and [`poll_event`](Self::poll_event) until they have nothing left,
+/// and [`poll_timeout`](Self::poll_timeout) for when to come back. While
+/// [`wants_text`](Self::wants_text) says no, keep texts back.
+#[derive(Debug)]
 pub struct ChargePoint {
+    settings: Settings,
     registry: Registry,
+    rng: fastrand::Rng,
+    boot: Boot,
+    /// `None` while there is no connection.
+    connection: Option<Connection>,
+    heartbeat_interval: Duration,
+    /// Zero: no pings.
+    ping_interval: Duration,
+    next_request: u64,
+    events: VecDeque<Event>,
 }
 
 // === impl Settings ===
@@ -105,63 +139,309 @@ impl Settings {
 
 impl ChargePoint {
     /// A charge point that isn't connected yet. `rng` makes the ids of CALLs, and the jitter of waits.
-    pub fn new(settings: Settings, registry: Registry, rng: fastrand::Rng) -> Self {
-        let _ = (settings, rng);
-        Self { registry }
+    ///
+    /// Times of `settings` above [`MAX_INTERVAL`] are taken as that.
+    pub fn new(mut settings: Settings, registry: Registry, rng: fastrand::Rng) -> Self {
+        settings.boot_retry = settings.boot_retry.min(MAX_INTERVAL);
+        settings.call_timeout = settings.call_timeout.min(MAX_INTERVAL);
+        let heartbeat_interval = settings.heartbeat_interval.clamp(Duration::from_secs(1), MAX_INTERVAL);
+        let mut charge_point = Self {
+            settings,
+            registry,
+            rng,
+            boot: Boot::default(),
+            connection: None,
+            heartbeat_interval,
+            ping_interval: Duration::ZERO,
+            next_request: 0,
+            events: VecDeque::new(),
+        };
+        match charge_point.registry.value(HEARTBEAT_INTERVAL) {
+            Some(_) => charge_point.apply(HEARTBEAT_INTERVAL),
+            None => charge_point.registry.put(HEARTBEAT_INTERVAL, Some(whole_seconds(heartbeat_interval))),
+        }
+        charge_point.apply(WEB_SOCKET_PING_INTERVAL);
+        charge_point
     }
 
     // --- inputs ---
 
-    /// A connection is up.
+    /// A connection is up, protected in this way. It is a new one: what waited on an earlier one is dropped.
     pub fn handle_connected(&mut self, now: Instant, security: LinkSecurity) {
-        let _ = (now, security);
+        self.connection = Some(Connection::new(now, security));
+        self.boot.connected(now, self.settings.boot_on_reconnect);
+        self.send_due(now);
     }
 
     /// The CSMS sent a text.
+    ///
+    /// While [`wants_text`](Self::wants_text) says no there is no room for its consequences, and it is dropped.
     pub fn handle_text(&mut self, now: Instant, text: &str) {
-        let _ = (now, text);
+        if !self.wants_text() {
+            tracing::warn!(bytes = text.len(), "ocpp-text-dropped");
+            return;
+        }
+        match Frame::parse(text) {
+            Ok(Frame::Call { id, action, payload }) => self.handle_call(id, &action, payload),
+            Ok(Frame::CallResult { id, payload }) => self.handle_result(now, &id, payload),
+            Ok(Frame::CallError { id, code, description }) => {
+                let description: String = description.chars().take(MAX_QUOTED_CHARS).collect();
+                self.handle_failure(now, &id, &format!("the CSMS answered {code}: {description:?}"));
+            }
+            Err(ParseError::Call { id, code, reason }) => self.answer(id, Answer::error(code, reason)),
+            Err(ParseError::Answer { id, reason }) => self.handle_failure(now, &id, reason),
+            Err(ParseError::Unreadable(reason)) => {
+                tracing::warn!(reason, bytes = text.len(), "ocpp-message-ignored");
+            }
+        }
+        self.send_due(now);
     }
 
-    /// The connection is gone.
+    /// The connection is gone: answers that were due on it are dropped.
     pub fn handle_disconnected(&mut self, now: Instant) {
         let _ = now;
+        self.connection = None;
     }
 
-    /// The time of [`poll_timeout`](Self::poll_timeout) has come.
+    /// The time of [`poll_timeout`](Self::poll_timeout) has come. Too early or too often does no harm.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let _ = now;
+        if let Some(call) = self.connection.as_mut().and_then(|connection| connection.take_expired(now)) {
+            self.call_failed(now, call, "the CSMS didn't answer in time");
+        }
+        self.send_due(now);
     }
 
     /// Answers [`Event::ChangeConfiguration`].
+    ///
+    /// If the connection that brought the request is gone, or the CSMS has rejected us since, the answer is
+    /// dropped.
     pub fn answer_change(&mut self, request: RequestId, status: ConfigurationStatus) {
-        let _ = (request, status);
+        let Some(id) = self.connection.as_mut().and_then(|connection| connection.take_kept(request)) else {
+            tracing::debug!("ocpp-answer-dropped");
+            return;
+        };
+        self.answer(id, Answer::change(status));
     }
 
-    /// Sets the value that GetConfiguration shows. `None`: the value is left out.
+    /// Sets the value that GetConfiguration shows for a key, the standard's and read-only ones included.
+    ///
+    /// `None`, or more than 500 characters, leave the value out. Unknown keys, and values that a key of the
+    /// standard can't have, are ignored with a warning. No event comes of it.
     pub fn set_value(&mut self, key: &str, value: Option<String>) {
         self.registry.put(key, value);
+        for applied in [HEARTBEAT_INTERVAL, WEB_SOCKET_PING_INTERVAL] {
+            if applied.eq_ignore_ascii_case(key) {
+                self.apply(applied);
+            }
+        }
+    }
+
+    /// Sets the ping interval unless the key `WebSocketPingInterval` has a value by now.
+    pub(crate) fn offer_ping_interval(&mut self, interval: Duration) {
+        if self.registry.value(WEB_SOCKET_PING_INTERVAL).is_none() {
+            self.ping_interval = interval.min(MAX_INTERVAL);
+            self.registry.put(WEB_SOCKET_PING_INTERVAL, Some(whole_seconds(self.ping_interval)));
+        }
     }
 
     // --- outputs ---
 
     /// The next text to send.
     pub fn poll_transmit(&mut self) -> Option<String> {
-        None
+        self.connection.as_mut()?.next_frame()
     }
 
     /// The next event.
     pub fn poll_event(&mut self) -> Option<Event> {
-        None
+        self.events.pop_front()
     }
 
-    /// When to call [`handle_timeout`](Self::handle_timeout).
+    /// When to call [`handle_timeout`](Self::handle_timeout); `None`: not before something else happens.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        let connection = self.connection.as_ref()?;
+        connection.deadline().or_else(|| self.next_call(connection).map(|(_, due)| due))
+    }
+
+    // --- getters ---
+
+    /// Whether there is room for what another text may bring.
+    pub fn wants_text(&self) -> bool {
+        // One text brings two events at most: BootStatus and Clock.
+        self.events.len() + 2 <= MAX_EVENTS && self.connection.as_ref().is_some_and(Connection::has_room)
+    }
+
+    /// Whether [`poll_event`](Self::poll_event) has something.
+    pub fn has_event(&self) -> bool {
+        !self.events.is_empty()
+    }
+
+    /// The CSMS's last answer to BootNotification; `None` before the first.
+    pub fn boot_status(&self) -> Option<RegistrationStatus> {
+        self.boot.status().cloned()
+    }
+
+    /// How often a silent CSMS is to be pinged; `None`: never.
+    pub fn ping_interval(&self) -> Option<Duration> {
+        Some(self.ping_interval).filter(|interval| !interval.is_zero())
+    }
+
+    /// How often a Heartbeat is sent.
+    pub fn heartbeat_interval(&self) -> Duration {
+        self.heartbeat_interval
+    }
+
+    // --- the CSMS's CALLs ---
+
+    fn handle_call(&mut self, id: MessageId, action: &str, payload: &RawValue) {
+        if self.boot.is_rejected() {
+            tracing::debug!(action, "ocpp-call-ignored-while-rejected");
+            return;
+        }
+        tracing::debug!(action, "ocpp-call");
+        if let Some(answer) = dispatch::serve(self, &id, action, payload) {
+            self.answer(id, answer);
+        }
+    }
+
+    fn answer(&mut self, id: MessageId, answer: Answer) {
+        if self.boot.is_rejected() {
+            return;
+        }
+        if let Some(connection) = &mut self.connection {
+            connection.answer(id, answer);
+        }
+    }
+
+    // --- our CALLs ---
+
+    /// The CALL to be made next, and when.
+    fn next_call(&self, connection: &Connection) -> Option<(Own, Instant)> {
+        if let Some(due) = self.boot.due() {
+            return Some((Own::BootNotification, due));
+        }
+        let due = connection.last_heartbeat + self.heartbeat_interval;
+        self.boot.is_accepted().then_some((Own::Heartbeat, due))
+    }
+
+    /// Makes the next CALL if it is due and none is outstanding.
+    fn send_due(&mut self, now: Instant) {
+        let Some(connection) = &self.connection else { return };
+        if connection.deadline().is_some() {
+            return;
+        }
+        let Some((call, due)) = self.next_call(connection) else { return };
+        if due > now {
+            return;
+        }
+        let payload = match call {
+            Own::BootNotification => raw(&boot::request(&self.settings.boot)),
+            Own::Heartbeat => raw(&HeartbeatRequest {}),
+        };
+        let id = self.new_id();
+        let Some(connection) = &mut self.connection else { return };
+        match call {
+            Own::BootNotification => self.boot.sent(),
+            Own::Heartbeat => connection.last_heartbeat = now,
+        }
+        connection.call(id, call, &payload, now + self.settings.call_timeout);
+    }
+
+    fn handle_result(&mut self, now: Instant, id: &MessageId, payload: &RawValue) {
+        match self.connection.as_mut().and_then(|connection| connection.take_answered(id)) {
+            Some(Own::BootNotification) => match boot::Answer::parse(payload) {
+                Ok(answer) => self.handle_boot(now, answer),
+                Err(reason) => self.call_failed(now, Own::BootNotification, reason),
+            },
+            Some(Own::Heartbeat) => {
+                if let Some(time) = boot::heartbeat_time(payload) {
+                    self.raise(Event::Clock(time));
+                }
+            }
+            None => tracing::debug!(?id, "ocpp-answer-unexpected"),
+        }
+    }
+
+    fn handle_failure(&mut self, now: Instant, id: &MessageId, reason: &str) {
+        match self.connection.as_mut().and_then(|connection| connection.take_answered(id)) {
+            Some(call) => self.call_failed(now, call, reason),
+            None => tracing::debug!(?id, "ocpp-answer-unexpected"),
+        }
+    }
+
+    fn call_failed(&mut self, now: Instant, call: Own, reason: &str) {
+        if call == Own::BootNotification {
+            let wait = self.boot.failed(now, self.settings.boot_retry, &mut self.rng);
+            tracing::warn!(reason, retry_in = wait.as_secs(), "ocpp-boot-unanswered");
+        } else {
+            tracing::warn!(action = call.action(), reason, "ocpp-call-failed");
+        }
+    }
+
+    /// OCPP 1.6 §4.2.
+    fn handle_boot(&mut self, now: Instant, answer: boot::Answer) {
+        let boot::Answer { status, interval, time } = answer;
+        let retry_in = match status {
+            RegistrationStatus::Accepted => None,
+            RegistrationStatus::Pending | RegistrationStatus::Rejected => {
+                Some(interval.unwrap_or(self.settings.boot_retry))
+            }
+        };
+        tracing::info!(?status, interval = interval.map(|interval| interval.as_secs()), "ocpp-boot");
+        self.boot.answered(now, status.clone(), retry_in);
+        if let Some(connection) = &mut self.connection {
+            connection.last_heartbeat = now;
+            if status == RegistrationStatus::Rejected {
+                connection.silence();
+            }
+        }
+        if let Some(interval) = interval.filter(|_| status == RegistrationStatus::Accepted) {
+            self.heartbeat_interval = interval;
+            self.registry.put(HEARTBEAT_INTERVAL, Some(whole_seconds(interval)));
+        }
+        self.raise(Event::BootStatus { status, retry_in });
+        if let Some(time) = time {
+            self.raise(Event::Clock(time));
+        }
+    }
+
+    // --- helpers ---
+
+    /// Puts the value of a key of the standard into effect.
+    fn apply(&mut self, key: &str) {
+        let seconds = self.registry.value(key).and_then(|value| value.parse().ok()).map(Duration::from_secs);
+        match key {
+            HEARTBEAT_INTERVAL => self.heartbeat_interval = seconds.unwrap_or(self.heartbeat_interval),
+            WEB_SOCKET_PING_INTERVAL => self.ping_interval = seconds.unwrap_or(self.ping_interval),
+            _ => {}
+        }
+    }
+
+    /// [`wants_text`](Self::wants_text) keeps room for every event that a text can bring.
+    fn raise(&mut self, event: Event) {
+        self.events.push_back(event);
+    }
+
+    /// A fresh UUID: never the same twice on a connection (OCPP-J 1.6 §4.1.4).
+    fn new_id(&mut self) -> MessageId {
+        let mut bytes = [0; 16];
+        self.rng.fill(&mut bytes);
+        let mut buffer = uuid::Uuid::encode_buffer();
+        MessageId::of_uuid(
+            uuid::Builder::from_random_bytes(bytes).into_uuid().hyphenated().encode_lower(&mut buffer),
+        )
     }
 }
 
-impl fmt::Debug for ChargePoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ChargePoint").finish_non_exhaustive()
-    }
+/// The payload of a CALL of ours. Our types can always be written; if one couldn't, the CSMS would refuse
+/// the empty payload, and the CALL count as failed.
+fn raw(payload: &impl Serialize) -> Box<RawValue> {
+    to_raw_value(payload).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
+
+fn whole_seconds(interval: Duration) -> String {
+    let seconds = interval.as_secs() + u64::from(interval.subsec_nanos() > 0);
+    seconds.to_string()
+}
+
+#[cfg(test)]
+mod tests;

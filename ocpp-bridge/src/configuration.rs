@@ -53,6 +53,8 @@ pub(crate) enum Change {
     Refused(&'static str),
     /// The embedder is to decide about this key.
     Ask { name: String },
+    /// The key of the standard has this value already.
+    Unchanged,
     /// The value, in the standard's spelling, is in effect.
     Changed { name: &'static str, value: String },
 }
@@ -118,19 +120,28 @@ impl Registry {
     /// Sets the value of any key, read-only ones included, without asking anybody.
     ///
     /// `None`, and a value of more than 500 characters, leave the value out of answers. An unknown key is
-    /// ignored.
+    /// ignored, and so is a value that a key of the standard can't have.
     pub(crate) fn put(&mut self, key: &str, value: Option<String>) {
         let Some(entry) = self.find(key).and_then(|index| self.entries.get_mut(index)) else {
-            tracing::warn!("ocpp-key-unknown key={key:?}");
+            tracing::warn!(key, "ocpp-key-unknown");
             return;
         };
-        let value = value.filter(|value| {
-            let fits = fits(value);
-            if !fits {
-                tracing::warn!("ocpp-value-left-out key={} characters={}", entry.name, value.chars().count());
-            }
-            fits
-        });
+        let value = match (value, entry.owner) {
+            (Some(value), Owner::Standard(standard)) => match standard.kind.normalise(&value) {
+                Ok(value) => Some(value),
+                Err(reason) => {
+                    tracing::warn!(key = &*entry.name, reason, "ocpp-value-ignored");
+                    return;
+                }
+            },
+            (value, _) => value,
+        };
+        let characters = value.as_deref().map_or(0, |value| value.chars().count());
+        if characters > MAX_VALUE_CHARS {
+            tracing::warn!(key = &*entry.name, characters, "ocpp-value-left-out");
+            entry.value = None;
+            return;
+        }
         entry.value = value.map(String::into_boxed_str);
     }
 
@@ -149,6 +160,7 @@ impl Registry {
             return Change::Ask { name: entry.name.clone().into_owned() };
         };
         match standard.kind.normalise(value) {
+            Ok(value) if entry.value.as_deref() == Some(&value) => Change::Unchanged,
             Ok(value) => {
                 entry.value = Some(value.as_str().into());
                 Change::Changed { name: standard.name, value }
@@ -224,3 +236,6 @@ impl fmt::Display for RegisterError {
 }
 
 impl std::error::Error for RegisterError {}
+
+#[cfg(test)]
+mod tests;

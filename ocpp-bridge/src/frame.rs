@@ -9,10 +9,7 @@ mod error_code;
 
 use std::{borrow::Cow, fmt};
 
-use serde::{
-    Deserializer as _,
-    de::{DeserializeSeed, SeqAccess, Visitor},
-};
+use serde::de::{DeserializeSeed, SeqAccess, Visitor};
 use serde_json::{Deserializer, Value, value::RawValue};
 
 pub use error_code::ErrorCode;
@@ -92,6 +89,11 @@ impl MessageId {
             return None;
         }
         heapless::String::try_from(text).ok().map(Self)
+    }
+
+    /// A UUID in its usual form, which has 36 characters; nothing else may be given.
+    pub(crate) fn of_uuid(text: &str) -> Self {
+        Self(heapless::String::try_from(text).unwrap_or_default())
     }
 
     /// The id as text.

@@ -1,28 +1,46 @@
-//! The async driver: keeps a WebSocket to a CSMS up and moves texts, events and time between it, the
+//! The async driver: keeps a WebSocket to a CSMS up, and moves texts, events and time between it, the
 //! charge point and the embedder.
+//!
+//! It decides when to connect, ping, pause and give up; what is said on the link is the charge point's
+//! matter. It runs on any tokio runtime, with one timer.
 
 mod backoff;
+mod connect;
+mod session;
 mod status;
 mod url;
 
-use std::time::Duration;
+use std::{
+    future::poll_fn,
+    pin::pin,
+    time::{Duration, Instant},
+};
 
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{sleep, sleep_until},
+};
 
 pub use self::{
     backoff::Backoff,
     status::{LinkState, LinkStatus},
     url::{Url, UrlError},
 };
+use self::{
+    connect::{Socket, connect},
+    session::{Ending, Input, Session},
+    status::Publisher,
+};
 use crate::{
-    ChargePoint, ConfigurationStatus, Event, RequestId, limits,
-    security::{Credentials, TlsSettings},
+    ChargePoint, ConfigurationStatus, Event, RegistrationStatus, RequestId,
+    limits::{PING_INTERVAL, PONG_TIMEOUT, STABLE_AFTER},
+    security::{Credentials, LinkSecurity, TlsSettings},
 };
 
 /// Where and how to connect.
 #[derive(Debug, Clone)]
 pub struct LinkSettings {
-    /// The CSMS's URLs, without the identity; tried in turn.
+    /// The CSMS's URLs, without the identity; tried in turn, the one that worked last first.
     pub urls: Vec<Url>,
     /// Who we are: appended to the URL as one percent-encoded path segment.
     pub identity: String,
@@ -30,9 +48,9 @@ pub struct LinkSettings {
     pub credentials: Option<Credentials>,
     /// For `wss://` URLs.
     pub tls: Option<TlsSettings>,
-    /// How often to ping a silent CSMS, until it sets `WebSocketPingInterval`. Zero: never.
+    /// How often to ping a silent CSMS, until the key `WebSocketPingInterval` is set. Zero: never.
     pub ping_interval: Duration,
-    /// How long after a ping something must arrive.
+    /// How long after a ping something must arrive, lest the link count as dead.
     pub pong_timeout: Duration,
     /// How long to wait between connections.
     pub backoff: Backoff,
@@ -57,31 +75,208 @@ pub enum Command {
     },
 }
 
+/// The embedder has closed its end of the commands.
+struct Shutdown;
+
+struct Driver {
+    settings: LinkSettings,
+    charge_point: ChargePoint,
+    events: mpsc::Sender<Event>,
+    commands: mpsc::Receiver<Command>,
+    publisher: Publisher,
+    rng: fastrand::Rng,
+    /// The index of the URL that worked last.
+    last_good: usize,
+    /// What was logged last, so that a thousand equal failures make one line.
+    logged: Option<String>,
+}
+
+/// Keeps the link up until `commands` is closed; then ends the connection in good order, which takes two
+/// seconds at most.
+///
+/// `events` may be slow: while it is full, the CSMS has to wait, and nothing else. `status` always shows the
+/// latest state. Every event that wants an answer is to be answered by [`Command::AnswerChange`].
+pub async fn run(
+    settings: LinkSettings,
+    mut charge_point: ChargePoint,
+    events: mpsc::Sender<Event>,
+    commands: mpsc::Receiver<Command>,
+    status: watch::Sender<LinkStatus>,
+) {
+    charge_point.offer_ping_interval(settings.ping_interval);
+    let publisher = Publisher::new(status);
+    let rng = fastrand::Rng::new();
+    let mut driver =
+        Driver { settings, charge_point, events, commands, publisher, rng, last_good: 0, logged: None };
+    let Err(Shutdown) = driver.run().await;
+}
+
 // === impl LinkSettings ===
 
 impl LinkSettings {
-    /// The defaults of [`limits`], without credentials and TLS.
+    /// The defaults of [`limits`](crate::limits), without credentials and TLS.
     pub fn new(urls: Vec<Url>, identity: String) -> Self {
         Self {
             urls,
             identity,
             credentials: None,
             tls: None,
-            ping_interval: limits::PING_INTERVAL,
-            pong_timeout: limits::PONG_TIMEOUT,
+            ping_interval: PING_INTERVAL,
+            pong_timeout: PONG_TIMEOUT,
             backoff: Backoff::default(),
         }
     }
 }
 
-/// Keeps the link up until `commands` is closed.
-pub async fn run(
-    settings: LinkSettings,
-    charge_point: ChargePoint,
-    events: mpsc::Sender<Event>,
-    mut commands: mpsc::Receiver<Command>,
-    status: watch::Sender<LinkStatus>,
+// === impl Driver ===
+
+impl Driver {
+    async fn run(&mut self) -> Result<std::convert::Infallible, Shutdown> {
+        let mut failures = 0;
+        loop {
+            if let Some((socket, security)) = self.connect_any().await?
+                && self.stay(socket, security).await?
+            {
+                failures = 0;
+            }
+            let delay = self.settings.backoff.delay(failures, &mut self.rng);
+            failures = failures.saturating_add(1);
+            tracing::debug!(seconds = delay.as_secs(), "ocpp-backoff");
+            self.publisher.state(LinkState::Backoff);
+            self.meanwhile(sleep(delay)).await?;
+        }
+    }
+
+    /// Tries every URL once. `None`: no luck.
+    async fn connect_any(&mut self) -> Result<Option<(Socket, LinkSecurity)>, Shutdown> {
+        let (first, urls) = (self.last_good, self.settings.urls.len());
+        for index in (0..urls).map(|step| (first + step) % urls) {
+            let Some(url) = self.settings.urls.get(index).cloned() else { continue };
+            self.publisher.connecting(&url);
+            let settings = self.settings.clone();
+            match self.meanwhile(connect(&url, &settings)).await? {
+                Ok((socket, security)) => {
+                    tracing::info!(%url, profile = security.profile(), "ocpp-connected");
+                    self.last_good = index;
+                    return Ok(Some((socket, security)));
+                }
+                Err(error) => self.failed("ocpp-connect-failed", &url, error.to_string()),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Serves a connection to its end. Whether it was a good one.
+    async fn stay(&mut self, socket: Socket, security: LinkSecurity) -> Result<bool, Shutdown> {
+        let opened = now();
+        let mut session = Session::new(socket, opened, self.settings.pong_timeout);
+        self.charge_point.handle_connected(opened, security);
+        let accepted_before = self.is_accepted();
+        self.publisher.connected(security);
+
+        let served = self.serve(&mut session).await;
+        let ending = served.as_ref().map_or_else(|Shutdown| &Ending::SHUTDOWN, |ending| ending);
+        session.close(ending, &mut self.charge_point).await;
+        self.charge_point.handle_disconnected(now());
+        self.publisher.disconnected();
+        let ending = served?;
+        if let Some(url) = self.settings.urls.get(self.last_good).cloned() {
+            self.failed("ocpp-lost", &url, ending.reason.into_owned());
+        }
+        Ok(now() >= opened + STABLE_AFTER || (self.is_accepted() && !accepted_before))
+    }
+
+    async fn serve(&mut self, session: &mut Session) -> Result<Ending, Shutdown> {
+        loop {
+            self.show_boot();
+            session.set_paused(!self.charge_point.wants_text(), now());
+            let ping_interval = self.charge_point.ping_interval();
+            let due = [self.charge_point.poll_timeout(), session.poll_timeout(ping_interval)];
+            let due = due.into_iter().flatten().min();
+            let timer = sleep_until(due.unwrap_or_else(now).into());
+
+            tokio::select! {
+                input = poll_fn(|cx| session.poll(cx, &mut self.charge_point)) => {
+                    session.heard(now());
+                    match input {
+                        Input::Text(text) => self.charge_point.handle_text(now(), &text),
+                        Input::Life => {}
+                        Input::Ended(ending) => return Ok(ending),
+                    }
+                }
+                command = self.commands.recv() => obey(command, &mut self.charge_point)?,
+                permit = self.events.reserve(), if self.charge_point.has_event() => {
+                    deliver(permit, &mut self.charge_point);
+                }
+                () = timer, if due.is_some() => {
+                    self.charge_point.handle_timeout(now());
+                    if let Some(ending) = session.handle_timeout(now(), ping_interval) {
+                        return Ok(ending);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Does something while there is no connection, and serves the embedder meanwhile.
+    async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Shutdown> {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return Ok(done),
+                command = self.commands.recv() => obey(command, &mut self.charge_point)?,
+                permit = self.events.reserve(), if self.charge_point.has_event() => {
+                    deliver(permit, &mut self.charge_point);
+                }
+            }
+        }
+    }
+
+    fn is_accepted(&self) -> bool {
+        self.charge_point.boot_status() == Some(RegistrationStatus::Accepted)
+    }
+
+    fn show_boot(&mut self) {
+        let boot = self.charge_point.boot_status();
+        if boot == Some(RegistrationStatus::Accepted) {
+            self.logged = None;
+        }
+        self.publisher.booted(boot);
+    }
+
+    /// Shows why there is no connection, and logs it unless it was the last thing logged.
+    fn failed(&mut self, event: &'static str, url: &Url, reason: String) {
+        let line = format!("{event} {url} {reason}");
+        if self.logged.as_ref() != Some(&line) {
+            match event {
+                "ocpp-lost" => tracing::warn!(%url, reason, "ocpp-lost"),
+                _ => tracing::warn!(%url, reason, "ocpp-connect-failed"),
+            }
+            self.logged = Some(line);
+        }
+        self.publisher.failed(reason);
+    }
+}
+
+fn obey(command: Option<Command>, charge_point: &mut ChargePoint) -> Result<(), Shutdown> {
+    match command.ok_or(Shutdown)? {
+        Command::SetValue { key, value } => charge_point.set_value(&key, value),
+        Command::AnswerChange { request, status } => charge_point.answer_change(request, status),
+    }
+    Ok(())
+}
+
+/// Hands one event to the embedder, if that still listens.
+fn deliver(
+    permit: Result<mpsc::Permit<'_, Event>, mpsc::error::SendError<()>>,
+    charge_point: &mut ChargePoint,
 ) {
-    let _ = (settings, charge_point, events, status);
-    while commands.recv().await.is_some() {}
+    if let (Some(event), Ok(permit)) = (charge_point.poll_event(), permit) {
+        permit.send(event);
+    }
+}
+
+/// The runtime's clock, which tests may stop.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }

@@ -30,7 +30,7 @@ pub(super) enum Kind {
     Measurands,
     /// A comma-separated list of phase rotations, each with an optional connector: `1.RST`.
     PhaseRotations,
-    /// A comma-separated list of feature profiles, which nobody changes.
+    /// A comma-separated list of feature profiles.
     Profiles,
 }
 
@@ -92,7 +92,7 @@ impl Kind {
             Self::PhaseRotations => {
                 list(value, is_phase_rotation, "the value isn't a list of phase rotations")
             }
-            Self::Profiles => Err("the feature profiles can't be changed"),
+            Self::Profiles => list(value, |_| true, "the value isn't a list of feature profiles"),
         }
     }
 }

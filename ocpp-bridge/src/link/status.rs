@@ -2,7 +2,10 @@
 
 use std::{fmt, time::SystemTime};
 
-use crate::RegistrationStatus;
+use tokio::sync::watch;
+
+use super::Url;
+use crate::{RegistrationStatus, security::LinkSecurity};
 
 /// Where the link stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +41,9 @@ pub struct LinkStatus {
     pub boot: Option<RegistrationStatus>,
 }
 
+/// Keeps a [`LinkStatus`] up to date, and tells whoever watches when something has changed.
+pub(super) struct Publisher(watch::Sender<LinkStatus>);
+
 // === impl LinkState ===
 
 impl fmt::Display for LinkState {
@@ -65,5 +71,66 @@ impl Default for LinkStatus {
             last_error: None,
             boot: None,
         }
+    }
+}
+
+// === impl Publisher ===
+
+impl Publisher {
+    pub(super) fn new(sender: watch::Sender<LinkStatus>) -> Self {
+        Self(sender)
+    }
+
+    pub(super) fn connecting(&self, url: &Url) {
+        self.change(|status| {
+            status.state = LinkState::Connecting;
+            status.url = url.to_string();
+        });
+    }
+
+    pub(super) fn connected(&self, security: LinkSecurity) {
+        self.change(|status| {
+            status.state = LinkState::Booting;
+            status.profile = Some(security.profile());
+        });
+    }
+
+    pub(super) fn disconnected(&self) {
+        self.change(|status| status.profile = None);
+    }
+
+    /// What the CSMS last answered to BootNotification; only while there is a connection.
+    pub(super) fn booted(&self, boot: Option<RegistrationStatus>) {
+        self.change(|status| {
+            status.state = match boot {
+                None => LinkState::Booting,
+                Some(RegistrationStatus::Accepted) => LinkState::Accepted,
+                Some(RegistrationStatus::Pending) => LinkState::Pending,
+                Some(RegistrationStatus::Rejected) => LinkState::Rejected,
+            };
+            if status.state == LinkState::Accepted {
+                status.last_error = None;
+            }
+            status.boot = boot;
+        });
+    }
+
+    pub(super) fn failed(&self, reason: String) {
+        self.change(|status| status.last_error = Some(reason));
+    }
+
+    pub(super) fn state(&self, state: LinkState) {
+        self.change(|status| status.state = state);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut LinkStatus)) {
+        self.0.send_if_modified(|status| {
+            let before = status.clone();
+            change(status);
+            if status.state != before.state {
+                status.since = SystemTime::now();
+            }
+            *status != before
+        });
     }
 }

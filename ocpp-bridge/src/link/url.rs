@@ -111,6 +111,14 @@ impl Url {
         }
     }
 
+    /// The host where it is an address.
+    pub(crate) fn address(&self) -> Option<std::net::IpAddr> {
+        match self.host {
+            Host::Ip(address) => Some(address),
+            Host::Name(_) => None,
+        }
+    }
+
     /// The port, the scheme's default included.
     pub fn port(&self) -> u16 {
         self.port
@@ -133,7 +141,11 @@ impl Url {
 
 /// Splits `host[:port]`, `[v6][:port]`.
 fn split_port(authority: &str) -> (&str, Option<&str>) {
-    let after_brackets = authority.rfind(']').map_or(0, |bracket| bracket + 1);
+    let after_brackets = match authority.rfind(']') {
+        Some(bracket) => bracket + 1,
+        None if authority.starts_with('[') => return (authority, None),
+        None => 0,
+    };
     match authority.get(after_brackets..).and_then(|tail| tail.find(':')) {
         Some(colon) => {
             let (host, port) = authority.split_at(after_brackets + colon);
@@ -212,3 +224,97 @@ impl fmt::Display for UrlError {
 }
 
 impl std::error::Error for UrlError {}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{Url, UrlError};
+
+    fn with_identity(url: &str, identity: &str) -> String {
+        Url::parse(url).unwrap().with_identity(identity)
+    }
+
+    #[test]
+    fn identity_is_one_encoded_segment() {
+        // OCPP-J 1.6 §3.1.1
+        assert_eq!(
+            with_identity("ws://csms.example.com/ocpp", "RDAM 123"),
+            "ws://csms.example.com/ocpp/RDAM%20123"
+        );
+        assert_eq!(with_identity("ws://h/ocpp/", "CP/1?#%ä"), "ws://h/ocpp/CP%2F1%3F%23%25%C3%A4");
+        assert_eq!(with_identity("ws://h", "CP"), "ws://h/CP");
+        assert_eq!(with_identity("ws://h/", "CP"), "ws://h/CP");
+        assert_eq!(with_identity("ws://h/a?b=c", "CP"), "ws://h/a/CP?b=c");
+        assert_eq!(with_identity("ws://h?b=c/d", "CP"), "ws://h/CP?b=c/d");
+        assert_eq!(with_identity("ws://h/a-b_c.d~e", "a-b_c.d~e"), "ws://h/a-b_c.d~e/a-b_c.d~e");
+    }
+
+    #[test]
+    fn parts_are_read() {
+        for (text, tls, host, port) in [
+            ("ws://h", false, "h", 80),
+            ("WSS://Csms.Example.COM./x", true, "csms.example.com.", 443),
+            ("wss://h:8443/x", true, "h", 8443),
+            ("ws://h:/x", false, "h", 80),
+            ("ws://127.0.0.1:9000", false, "127.0.0.1", 9000),
+            ("ws://[::1]:9000/x", false, "::1", 9000),
+            ("wss://[2001:DB8::1]", true, "2001:db8::1", 443),
+            ("ws://my_host/x:y@z", false, "my_host", 80),
+        ] {
+            let url = Url::parse(text).unwrap();
+            assert_eq!((url.is_tls(), url.host().as_str(), url.port()), (tls, host, port), "{text}");
+            assert_eq!(url.to_string(), text);
+        }
+        assert_eq!(with_identity("ws://[::1]:9000/x", "CP"), "ws://[::1]:9000/x/CP");
+    }
+
+    #[test]
+    fn anything_else_is_refused_with_its_reason() {
+        let error = |text: &str| Url::parse(text).unwrap_err();
+        for text in ["http://h", "h/x", "", "://h", "ws:/h"] {
+            assert!(matches!(error(text), UrlError::Scheme(_)), "{text}");
+        }
+        for text in ["ws://user@h", "ws://user:pass@h/x", "ws://@h"] {
+            assert_eq!(error(text), UrlError::UserInfo, "{text}");
+        }
+        for text in ["ws://h#f", "ws://h/x#"] {
+            assert_eq!(error(text), UrlError::Fragment, "{text}");
+        }
+        for text in ["ws://h x", "ws://h/\n", "ws://h/ä", "ws://h/\"", "ws://h/<", " ws://h", "ws://h\\x"] {
+            assert!(matches!(error(text), UrlError::Character(_)), "{text}");
+        }
+        for text in [
+            "ws://",
+            "ws:///x",
+            "ws://:80",
+            "ws://a..b",
+            "ws://[::1",
+            "ws://[1.2.3.4]",
+            "ws://1.2.3",
+            "ws://a%20b",
+        ] {
+            assert!(matches!(error(text), UrlError::Host(_)), "{text}");
+        }
+        for text in ["ws://h:0", "ws://h:65536", "ws://h:+80", "ws://h:80a", "ws://h:8:0"] {
+            assert!(matches!(error(text), UrlError::Port(_)), "{text}: {:?}", error(text));
+        }
+        assert_eq!(error(&format!("ws://h/{}", "x".repeat(2000))), UrlError::TooLong);
+    }
+
+    proptest! {
+        #[test]
+        fn anything_is_parsed_without_panic(text in ".*", rest in "[a-z0-9:@/?#.\\[\\]%-]{0,30}") {
+            let _ = Url::parse(&text);
+            let _ = Url::parse(&format!("ws://{rest}"));
+        }
+
+        #[test]
+        fn identity_never_leaves_its_segment(identity in ".{1,48}") {
+            let url = with_identity("ws://h:1/p", &identity);
+            let segment = url.strip_prefix("ws://h:1/p/").unwrap();
+            prop_assert!(segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~%".contains(&b)));
+            prop_assert_eq!(percent_encoding::percent_decode_str(segment).decode_utf8().unwrap(), identity);
+        }
+    }
+}
