@@ -28,6 +28,7 @@ pub struct Setup {
     host_keys: Vec<String>,
     allowed: Vec<String>,
     scripts: Vec<String>,
+    log_level: String,
 }
 
 impl Setup {
@@ -52,6 +53,7 @@ impl Setup {
             host_keys: Vec::new(),
             allowed: Vec::new(),
             scripts: Vec::new(),
+            log_level: "debug".into(),
         };
         setup.binary(&binary)
     }
@@ -141,6 +143,13 @@ impl Setup {
         self
     }
 
+    /// Logs from this level on.
+    #[must_use]
+    pub fn log_level(mut self, level: &str) -> Self {
+        level.clone_into(&mut self.log_level);
+        self
+    }
+
     /// The directory that everything of this agent is in.
     pub fn directory(&self) -> &Path {
         self.dir.path()
@@ -157,7 +166,7 @@ impl Setup {
         text =
             text.trim_end().to_owned() + &format!("\nallow_destinations = [{}]\n\n", self.allowed.join(", "));
         text += &self.scripts.concat();
-        text + &format!("[log]\nsyslog = '{dir}/syslog'\nlevel = 'debug'\n")
+        text + &format!("[log]\nsyslog = '{dir}/syslog'\nlevel = '{}'\n", self.log_level)
     }
 }
 

@@ -1,4 +1,5 @@
 //! What happens when a part of it goes away, and when it comes back.
+#![allow(clippy::panic, clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
 //! `custom_script1.sh` and `custom_script2.sh`, which must never do what the vendor's scripts could be made to do.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
 use ocpp_tunnel_tests::csms::{Csms, Options};
 use ocpp_tunnel_tests::rig::{PAGE, Rig};

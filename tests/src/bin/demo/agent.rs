@@ -38,12 +38,12 @@ pub(crate) async fn build() -> Result<PathBuf> {
         return Err("the agent cannot be built; cargo has said why above".into());
     }
     let messages = String::from_utf8_lossy(&output.stdout);
-    let executables = messages.lines().filter_map(|line| {
+    let mut executables = messages.lines().rev().filter_map(|line| {
         let message: Value = serde_json::from_str(line).ok()?;
         let ours = message["target"]["name"] == "ocpp-tunnel";
         message["executable"].as_str().filter(|_| ours).map(PathBuf::from)
     });
-    executables.last().ok_or_else(|| "cargo has built the agent and doesn't say where".into())
+    executables.next().ok_or_else(|| "cargo has built the agent and doesn't say where".into())
 }
 
 /// What the agent is to be told in its configuration file.

@@ -113,6 +113,8 @@ async fn accept(
     boots: mpsc::Sender<Value>,
 ) {
     let mut next = None;
+    #[expect(clippy::result_large_err, reason = "the signature is tungstenite's")]
+    let admit = |request: &Request, response| gate.admit(request, response);
     loop {
         let stream = match next.take() {
             Some(stream) => stream,
@@ -121,9 +123,7 @@ async fn accept(
                 Err(_) => return,
             },
         };
-        let handshake = tokio_tungstenite::accept_hdr_async(stream, |request: &Request, response| {
-            gate.admit(request, response)
-        });
+        let handshake = tokio_tungstenite::accept_hdr_async(stream, admit);
         let Ok(socket) = handshake.await else { continue };
         tokio::select! {
             () = serve(socket, &mut calls, &boots) => {}

@@ -280,7 +280,7 @@ impl Story {
                 keys => show_keys(screen, keys),
             },
             ("set", Some(key), value) => {
-                screen.answers("agent", &self.csms.change(key, value.unwrap_or("")).await?)
+                screen.answers("agent", &self.csms.change(key, value.unwrap_or("")).await?);
             }
             _ => screen.says("CSMS", "type `get`, `get KEY`, `set KEY VALUE`, or `set KEY`"),
         }
