@@ -42,7 +42,7 @@ impl Client {
 
     /// What is moved through it, of `bytes`: dbclient takes minutes for what the others do in a second.
     pub(crate) fn share(self, bytes: u64) -> u64 {
-        if self == Self::Dbclient { bytes / 16 } else { bytes }
+        if self == Self::Dbclient { bytes / 4 } else { bytes }
     }
 }
 

@@ -86,7 +86,7 @@ fn loaded(sample: &Sample) -> Memory {
 fn report(samples: &[Vec<Sample>], rounds: usize, megabytes: u64) {
     println!("{}", machine());
     println!(
-        "Medians of {rounds} interleaved rounds, {megabytes} MB each way (dbclient: a sixteenth); in parentheses"
+        "Medians of {rounds} interleaved rounds, {megabytes} MB each way (dbclient: a quarter); in parentheses"
     );
     println!("the ratio to {}.\n", Client::ALL[REFERENCE].name());
     let titles: Vec<&str> = COLUMNS.iter().map(|(title, ..)| *title).collect();

@@ -38,7 +38,7 @@ impl Sshd {
         let port = listener.local_addr()?.port();
         let key = PrivateKey::random(&mut safe_rng(), russh::keys::Algorithm::Ed25519)?;
         let host_key = key.public_key().to_openssh()?;
-        let config = configuration(key);
+        let config = configuration(key, "SSH-2.0-charge_controller_CP001");
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let config = config.clone();

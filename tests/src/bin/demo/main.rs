@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use screen::Screen;
 use story::Story;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Nobody tells the demo's failures apart: they are printed.
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -63,13 +64,31 @@ async fn play(mut screen: Screen, keep: bool) -> ExitCode {
     };
     let played = tokio::select! {
         played = story.play(&mut screen, keep) => played,
-        _ = tokio::signal::ctrl_c(), if !keep => Err("interrupted".into()),
+        // With --keep, the story has its own use for it.
+        () = interrupted(), if !keep => {
+            screen.failure("Interrupted.");
+            return ExitCode::from(130);
+        }
     };
     let Err(why) = played else { return ExitCode::SUCCESS };
     screen.failure(&format!("That went wrong: {why}"));
     screen.line("The agent's log:");
     screen.output(&story.agent_log(), usize::MAX);
     ExitCode::FAILURE
+}
+
+/// Waits for Ctrl-C, or for another signal that wants the demo to end: the agent mustn't be left behind.
+pub(crate) async fn interrupted() {
+    let (Ok(mut terminate), Ok(mut hang_up)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::hangup()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+        _ = hang_up.recv() => {}
+    }
 }
 
 /// Awaits something that may not take for ever.

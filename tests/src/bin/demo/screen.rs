@@ -64,7 +64,7 @@ impl Screen {
             self.line(format!("   {bar} {}", printable(line)).trim_end());
         }
         if let Some(more) = lines.len().checked_sub(limit).filter(|more| *more > 0) {
-            self.line(&format!("   {bar} … and {more} lines more"));
+            self.line(&format!("   {bar} … (lines left out: {more})"));
         }
     }
 

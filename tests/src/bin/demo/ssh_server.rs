@@ -1,9 +1,11 @@
 //! An SSH server for reverse tunnels, on russh: it lets one public key in, and listens where that client asks it to.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use russh::SshId;
 use russh::keys::key::safe_rng;
 use russh::keys::{Algorithm, HashAlg, PrivateKey, PublicKey};
 use russh::server::{self, Auth, Handle, PublicKeyOffer, Session, VerifiedPublicKey};
@@ -60,7 +62,12 @@ impl SshServer {
         let host_key = key.public_key().clone();
         let authorized = Arc::new(Mutex::new(None));
         let (sender, events) = mpsc::channel(EVENTS);
-        let task = tokio::spawn(accept(listener, configuration(key), Arc::clone(&authorized), sender));
+        let task = tokio::spawn(accept(
+            listener,
+            configuration(key, "SSH-2.0-demo_server"),
+            Arc::clone(&authorized),
+            sender,
+        ));
         Ok(Self { port, host_key, authorized, events, task })
     }
 
@@ -81,9 +88,14 @@ impl SshServer {
         Ok(())
     }
 
-    /// Waits for the next thing to tell.
+    /// Waits for the next thing to tell, which has to come soon; `what` says what is expected.
     pub(crate) async fn event(&mut self, what: &str) -> Result<Event> {
-        within(what, self.events.recv()).await?.ok_or_else(|| "the SSH server has ended".into())
+        within(what, self.next()).await?
+    }
+
+    /// Waits for the next thing to tell.
+    pub(crate) async fn next(&mut self) -> Result<Event> {
+        self.events.recv().await.ok_or_else(|| "the SSH server has ended".into())
     }
 }
 
@@ -93,9 +105,10 @@ impl Drop for SshServer {
     }
 }
 
-/// What both SSH servers of the demo have in common.
-pub(crate) fn configuration(key: PrivateKey) -> Arc<server::Config> {
+/// What both SSH servers of the demo have in common; `name` is what they introduce themselves with.
+pub(crate) fn configuration(key: PrivateKey, name: &'static str) -> Arc<server::Config> {
     Arc::new(server::Config {
+        server_id: SshId::Standard(Cow::Borrowed(name)),
         keys: vec![key],
         nodelay: true,
         // Nobody guesses passwords here; what is refused may be refused at once.
@@ -136,20 +149,12 @@ impl Client {
             && authorized
                 .is_some_and(|known| known.as_ref().is_some_and(|known| known.key_data() == key.key_data()))
     }
-
-    fn withdraw(&mut self, port: u16) -> bool {
-        let Some(listener) = self.listeners.remove(&port) else { return false };
-        listener.abort();
-        let _ = self.events.try_send(Event::Withdrawn { port });
-        true
-    }
 }
 
 impl Drop for Client {
     fn drop(&mut self) {
-        let ports: Vec<u16> = self.listeners.keys().copied().collect();
-        for port in ports {
-            self.withdraw(port);
+        for listener in self.listeners.values() {
+            listener.abort();
         }
     }
 }
@@ -192,7 +197,8 @@ impl server::Handler for Client {
         let Ok(listener) = TcpListener::bind(("127.0.0.1", wanted)).await else { return Ok(false) };
         let Ok(bound) = listener.local_addr() else { return Ok(false) };
         *port = bound.port().into();
-        let task = tokio::spawn(publish(listener, session.handle(), address.to_owned(), bound.port()));
+        let withdrawal = Withdrawal { port: bound.port(), events: self.events.clone() };
+        let task = tokio::spawn(publish(withdrawal, listener, session.handle(), address.to_owned()));
         self.listeners.insert(bound.port(), task);
         let _ = self.events.try_send(Event::Published { port: bound.port(), at: Instant::now() });
         Ok(true)
@@ -204,14 +210,27 @@ impl server::Handler for Client {
         port: u32,
         _: &mut Session,
     ) -> std::result::Result<bool, Self::Error> {
-        Ok(u16::try_from(port).is_ok_and(|port| self.withdraw(port)))
+        let listener = u16::try_from(port).ok().and_then(|port| self.listeners.remove(&port));
+        Ok(listener.inspect(JoinHandle::abort).is_some())
     }
 }
 
-/// Passes every connection to the port on to the client, RFC 4254 section 7.2.
-async fn publish(listener: TcpListener, client: Handle, address: String, port: u16) {
+/// Tells that a port was closed, when it is dropped: after the listener, which stands behind it.
+struct Withdrawal {
+    port: u16,
+    events: mpsc::Sender<Event>,
+}
+
+impl Drop for Withdrawal {
+    fn drop(&mut self) {
+        let _ = self.events.try_send(Event::Withdrawn { port: self.port });
+    }
+}
+
+/// Passes every connection to the port on to the client, RFC 4254 section 7.2, until it is aborted.
+async fn publish(withdrawal: Withdrawal, listener: TcpListener, client: Handle, address: String) {
     while let Ok((stream, from)) = listener.accept().await {
-        let (client, address) = (client.clone(), address.clone());
+        let (client, address, port) = (client.clone(), address.clone(), withdrawal.port);
         tokio::spawn(async move { pass_on(stream, from, &client, address, port).await });
     }
 }

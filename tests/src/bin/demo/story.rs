@@ -13,7 +13,7 @@ use crate::controller::{PAGE, Sshd};
 use crate::csms::{Csms, HEARTBEAT_SECONDS, text};
 use crate::screen::Screen;
 use crate::ssh_server::{Event, SshServer};
-use crate::{Result, within};
+use crate::{Result, interrupted, within};
 
 const SCRIPT_1: &str = "InvokeCustomScript1";
 const SCRIPT_2: &str = "InvokeCustomScript2";
@@ -88,8 +88,9 @@ impl Story {
         screen.line("the others are stand-ins built into the demo.");
         screen.line("");
         screen.says("agent", format!("{}, charge point {IDENTITY}", self.agent.binary()));
-        screen.says("CSMS", format!("{}, OCPP 1.6J, password but no TLS (security", self.csms.url()));
-        screen.says("", "profile 1): enough for loopback. By default a trigger needs profile 2, TLS.");
+        screen.says("CSMS", format!("{}, OCPP 1.6J", self.csms.url()));
+        screen.says("", "With a password but without TLS, which is security profile 1: good enough for");
+        screen.says("", "loopback. The demo's configuration says so; by default a trigger needs profile 2.");
         screen.says(
             "SSH server",
             format!("{}, its host key pinned in the agent's configuration", self.server.destination()),
@@ -120,7 +121,7 @@ impl Story {
         let (vendor, model) = (text(&boot["chargePointVendor"]), text(&boot["chargePointModel"]));
         screen.says("agent", format!("BootNotification, vendor {vendor}, model {model}"));
         screen.answers("CSMS", "Accepted");
-        screen.says("", format!("a heartbeat every {HEARTBEAT_SECONDS} s, please"));
+        screen.says("", format!("and asks for a heartbeat every {HEARTBEAT_SECONDS} s"));
         Ok(())
     }
 
@@ -135,19 +136,10 @@ impl Story {
             return Err(format!("ChangeConfiguration {key} was answered {status}").into());
         }
         loop {
-            match self.server.event("the agent to open the tunnel").await? {
-                Event::LoggedIn { fingerprint } => {
-                    screen.says("SSH server", format!("the agent logs in, with the key {fingerprint}"));
-                }
-                Event::Published { port, at } => {
-                    let delay = at.duration_since(asked).as_millis();
-                    screen.says(
-                        "SSH server",
-                        format!("listens on localhost:{port}, {delay} ms after the CSMS asked"),
-                    );
-                    return Ok(());
-                }
-                Event::Withdrawn { port } => return Err(format!("port {port} was closed again").into()),
+            let event = self.server.event("the agent to open the tunnel").await?;
+            show_event(screen, &event, Some(asked));
+            if matches!(event, Event::Published { .. }) {
+                return Ok(());
             }
         }
     }
@@ -175,7 +167,7 @@ impl Story {
                 format!("what came through port {} isn't the page: {page:?}", self.dashboard_port).into()
             );
         }
-        screen.output(&page, 9);
+        screen.output(&page, 12);
         screen.command(&format!("nc localhost {}", self.ssh_port));
         let banner = within("the SSH server's banner", banner(self.ssh_port)).await??;
         if !banner.starts_with("SSH-2.0-") {
@@ -195,8 +187,16 @@ impl Story {
                 return Err(format!("{value} was answered {status}").into());
             }
         }
-        within("the SSH server's banner", banner(self.ssh_port)).await??;
-        screen.says("", "Nothing was dialled, and the tunnel that is up stays up.");
+        let status = "InvokeCustomScript1Status";
+        screen.says("CSMS", format!("GetConfiguration {status}"));
+        screen.says("agent", format!("{status}:"));
+        for (_, value) in self.csms.get(&[status]).await? {
+            screen.output(&value, 1);
+        }
+        let banner = within("the SSH server's banner", banner(self.ssh_port)).await??;
+        screen.says("", "The tunnel that was up is still up:");
+        screen.command(&format!("nc localhost {}", self.ssh_port));
+        screen.output(&banner, 1);
         Ok(())
     }
 
@@ -206,15 +206,19 @@ impl Story {
             screen.says("CSMS", format!("ChangeConfiguration {key} = \"\""));
             let status = self.csms.change(key, "").await?;
             screen.answers("agent", &status);
-            if !ports::is_free(port) {
-                self.withdrawn(port).await?;
-            }
-            if ports::answers(port) {
-                return Err(format!("port {port} is still open").into());
+            while !ports::is_free(port) {
+                self.server.event("the agent to close the tunnel").await?;
             }
             screen.says("SSH server", format!("port {port} is closed"));
         }
-        Ok(())
+        screen.command(&format!("curl http://localhost:{}/", self.dashboard_port));
+        match fetch(self.dashboard_port).await {
+            Ok(_) => Err(format!("port {} still answers", self.dashboard_port).into()),
+            Err(why) => {
+                screen.output(&why.to_string(), 1);
+                Ok(())
+            }
+        }
     }
 
     async fn end(&mut self, screen: &mut Screen) -> Result<()> {
@@ -225,15 +229,6 @@ impl Story {
         }
         screen.says("agent", "ends with exit status 0");
         Ok(())
-    }
-
-    async fn withdrawn(&mut self, port: u16) -> Result<()> {
-        loop {
-            match self.server.event("the agent to close the tunnel").await? {
-                Event::Withdrawn { port: closed } if closed == port => return Ok(()),
-                _ => {}
-            }
-        }
     }
 
     /// Leaves everything up, and lets the reader play the CSMS.
@@ -260,12 +255,14 @@ impl Story {
         screen.line(&format!("     set InvokeCustomScript1 {}   open it again", self.server.destination()));
         let mut lines = typed_lines();
         loop {
-            let line = tokio::select! {
-                _ = tokio::signal::ctrl_c() => return Ok(()),
-                Some(line) = lines.recv() => line,
-            };
-            if let Err(why) = self.obey(screen, &line).await {
-                screen.says("CSMS", why);
+            tokio::select! {
+                () = interrupted() => return Ok(()),
+                event = self.server.next() => show_event(screen, &event?, None),
+                Some(line) = lines.recv() => {
+                    if let Err(why) = self.obey(screen, &line).await {
+                        screen.says("CSMS", why);
+                    }
+                }
             }
         }
     }
@@ -285,6 +282,20 @@ impl Story {
             _ => screen.says("CSMS", "type `get`, `get KEY`, `set KEY VALUE`, or `set KEY`"),
         }
         Ok(())
+    }
+}
+
+fn show_event(screen: &Screen, event: &Event, asked: Option<Instant>) {
+    match event {
+        Event::LoggedIn { fingerprint } => {
+            screen.says("SSH server", format!("the agent logs in with its key, {fingerprint}"));
+        }
+        Event::Published { port, at } => {
+            let delay = asked
+                .map(|asked| format!(", {} ms after the CSMS asked", at.duration_since(asked).as_millis()));
+            screen.says("SSH server", format!("listens on localhost:{port}{}", delay.unwrap_or_default()));
+        }
+        Event::Withdrawn { port } => screen.says("SSH server", format!("closes localhost:{port}")),
     }
 }
 
