@@ -266,8 +266,14 @@ impl ChargePoint {
 
     /// Whether there is room for what another text may bring.
     pub fn wants_text(&self) -> bool {
+        !self.is_embedder_busy() && self.connection.as_ref().is_some_and(Connection::has_room)
+    }
+
+    /// Whether it is the embedder that keeps us from taking texts: it has events to take, or changes to answer.
+    pub fn is_embedder_busy(&self) -> bool {
         // One text brings two events at most: BootStatus and Clock.
-        self.events.len() + 2 <= MAX_EVENTS && self.connection.as_ref().is_some_and(Connection::has_room)
+        self.events.len() + 2 > MAX_EVENTS
+            || self.connection.as_ref().is_some_and(Connection::is_embedder_busy)
     }
 
     /// Whether [`poll_event`](Self::poll_event) has something.

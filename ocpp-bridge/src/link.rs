@@ -189,7 +189,7 @@ impl Driver {
     async fn serve(&mut self, session: &mut Session) -> Result<Ending, Shutdown> {
         loop {
             self.show_boot();
-            session.set_paused(!self.charge_point.wants_text(), now());
+            session.make_way(now(), &self.charge_point);
             let ping_interval = self.charge_point.ping_interval();
             let due = [self.charge_point.poll_timeout(), session.poll_timeout(ping_interval)];
             let due = due.into_iter().flatten().min();

@@ -61,11 +61,15 @@ impl Connection {
         }
     }
 
-    /// Whether there is room for what one more text can bring: an answer, or a request to the embedder.
-    ///
-    /// Answers to pending requests and the one CALL of ours come on top of the outbox's bound.
+    /// Whether there is room for one more answer. Those to pending requests and the one CALL of ours come on
+    /// top of the outbox's bound.
     pub(super) fn has_room(&self) -> bool {
-        self.outbox.len() < MAX_OUTBOX && !self.pending.is_full()
+        self.outbox.len() < MAX_OUTBOX
+    }
+
+    /// Whether the embedder has as many requests to answer as may be.
+    pub(super) fn is_embedder_busy(&self) -> bool {
+        self.pending.is_full()
     }
 
     pub(super) fn next_frame(&mut self) -> Option<String> {
@@ -115,7 +119,8 @@ impl Connection {
         self.outbox.push_back(text);
     }
 
-    /// Keeps a request until the embedder answers it. [`has_room`](Self::has_room) was asked before.
+    /// Keeps a request until the embedder answers it; [`is_embedder_busy`](Self::is_embedder_busy) was asked
+    /// before.
     pub(super) fn keep(&mut self, request: RequestId, id: MessageId) {
         let _ = self.pending.push((request, id));
     }

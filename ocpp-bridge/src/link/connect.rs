@@ -256,7 +256,22 @@ fn explain_status(status: u16) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::explain_status;
+    use std::{io, time::Duration};
+
+    use super::{ConnectError, explain_status};
+
+    #[test]
+    fn errors_name_the_step_and_the_peer() {
+        let error = io::Error::other("no such name");
+        let dns = ConnectError::Dns { host: "csms.example.com".to_owned(), error };
+        assert_eq!(dns.to_string(), "DNS: csms.example.com can't be resolved: no such name");
+        let timeout = ConnectError::Timeout {
+            step: "TCP",
+            peer: "192.0.2.1:443".to_owned(),
+            after: Duration::from_secs(10),
+        };
+        assert_eq!(timeout.to_string(), "TCP: no answer from 192.0.2.1:443 in 10 s");
+    }
 
     #[test]
     fn statuses_are_told_apart() {

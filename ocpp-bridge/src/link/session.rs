@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    io::ErrorKind,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -30,8 +31,10 @@ pub(super) struct Session {
     pinged: Option<Instant>,
     /// The ping is still to be written.
     ping_waits: bool,
-    /// Nothing is read at the moment, so silence means nothing.
+    /// Nothing is read at the moment.
     paused: bool,
+    /// That is the embedder's doing, so silence says nothing about the CSMS.
+    excused: bool,
 }
 
 /// What the socket brought.
@@ -66,7 +69,15 @@ enum Farewell {
 
 impl Session {
     pub(super) fn new(socket: Socket, now: Instant, pong_timeout: Duration) -> Self {
-        Self { socket, pong_timeout, heard: now, pinged: None, ping_waits: false, paused: false }
+        Self {
+            socket,
+            pong_timeout,
+            heard: now,
+            pinged: None,
+            ping_waits: false,
+            paused: false,
+            excused: false,
+        }
     }
 
     /// Writes what the charge point has to send, and reads if it wants to hear.
@@ -115,18 +126,21 @@ impl Session {
         self.pinged = None;
     }
 
-    /// Reads, or lets the CSMS wait. The time for a pong begins anew when reading goes on.
-    pub(super) fn set_paused(&mut self, paused: bool, now: Instant) {
-        if self.paused && !paused {
+    /// Reads only if the charge point has room. While the embedder holds it up, the CSMS isn't blamed for
+    /// silence, and its time for a pong begins anew afterwards; a CSMS that takes nothing from us is.
+    pub(super) fn make_way(&mut self, now: Instant, charge_point: &ChargePoint) {
+        self.paused = !charge_point.wants_text();
+        let excused = charge_point.is_embedder_busy();
+        if self.excused && !excused {
             self.pinged = self.pinged.map(|_| now);
         }
-        self.paused = paused;
+        self.excused = excused;
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout).
     pub(super) fn poll_timeout(&self, ping_interval: Option<Duration>) -> Option<Instant> {
         match self.pinged {
-            Some(_) if self.paused => None,
+            Some(_) if self.excused => None,
             Some(pinged) => Some(pinged + self.pong_timeout),
             None => ping_interval.map(|interval| self.heard + interval),
         }
@@ -209,6 +223,9 @@ impl Ending {
                 Self::lost("the CSMS dropped the connection")
             }
             Error::Protocol(error) => Self::refused(format!("WebSocket: {error}"), CloseCode::Protocol),
+            Error::Io(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                Self::lost("the CSMS dropped the connection")
+            }
             Error::Io(error) => Self::lost(format!("the connection broke: {error}")),
             error => Self::lost(error.to_string()),
         }

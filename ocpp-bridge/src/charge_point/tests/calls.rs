@@ -226,7 +226,7 @@ fn events_that_nobody_takes_stop_the_reading() {
         world.sent();
     }
     assert!(!world.charge_point.wants_text());
-    assert!(world.events().len() <= limits::MAX_EVENTS);
+    assert!(world.events().len() <= MAX_EVENTS);
     assert!(world.charge_point.wants_text());
 }
 

@@ -1,0 +1,167 @@
+use ocpp_bridge::{AuthorizationKey, Credentials, TlsSettings};
+use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair};
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
+};
+use tokio::io::AsyncWriteExt;
+use tokio_rustls::TlsAcceptor;
+
+use super::*;
+use crate::csms::{Answer, Csms, Peer};
+
+struct Ca {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+impl Ca {
+    fn new(name: &str) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name = named(name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self { issuer: Issuer::new(params, key), pem }
+    }
+
+    /// A CSMS's side of TLS, with a certificate for these names.
+    fn acceptor(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> TlsAcceptor {
+        let key = KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.distinguished_name = named("127.0.0.1");
+        change(&mut params);
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        acceptor(certificate.der().clone(), &key)
+    }
+
+    fn settings(&self, csms: &Csms) -> LinkSettings {
+        let mut settings = settings(&csms.url.replace("ws://", "wss://"));
+        settings.tls = Some(TlsSettings::new(Some(self.pem.as_bytes())).unwrap());
+        settings.credentials =
+            Some(Credentials::new("CP", AuthorizationKey::parse(b"secret").unwrap()).unwrap());
+        settings
+    }
+}
+
+fn named(name: &str) -> DistinguishedName {
+    let mut names = DistinguishedName::new();
+    names.push(DnType::CommonName, name);
+    names
+}
+
+fn acceptor(certificate: CertificateDer<'static>, key: &KeyPair) -> TlsAcceptor {
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    TlsAcceptor::from(Arc::new(config))
+}
+
+/// Meets the agent once with this acceptor, and returns what the agent says then.
+async fn error_with(acceptor: TlsAcceptor, ca: &Ca) -> String {
+    let csms = Csms::start().await;
+    let mut agent = Agent::start(ca.settings(&csms));
+    assert!(acceptor.accept(csms.tcp().await).await.is_err(), "the handshake must fail");
+    let error = agent.until_error("TLS: ").await.last_error.unwrap();
+    agent.stop().await;
+    error
+}
+
+#[tokio::test]
+async fn verified_csms_and_credentials_make_profile_2() {
+    let ca = Ca::new("Test CA");
+    let acceptor = ca.acceptor(&["127.0.0.1"], |_| {});
+    let csms = Csms::start().await;
+    let mut agent = Agent::start(ca.settings(&csms));
+    let stream = acceptor.accept(csms.tcp().await).await.unwrap();
+    let mut peer = Peer::accept(stream, Answer::Subprotocol(Some("ocpp1.6"))).await.unwrap();
+    peer.answer_boot(serde_json::json!({"status": "Accepted", "interval": 300})).await;
+    let status = agent.until_state(LinkState::Accepted).await;
+    assert_eq!(status.profile, Some(2));
+    drop(peer);
+    agent.until_error("the CSMS dropped the connection").await;
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn wrong_ca_is_an_unknown_issuer() {
+    let acceptor = Ca::new("Their CA").acceptor(&["127.0.0.1"], |_| {});
+    let error = error_with(acceptor, &Ca::new("Our CA")).await;
+    assert!(error.contains("unknown issuer"), "{error}");
+}
+
+#[tokio::test]
+async fn wrong_name_says_both_names() {
+    let ca = Ca::new("Test CA");
+    let error = error_with(ca.acceptor(&["csms.example.com"], |_| {}), &ca).await;
+    assert!(error.contains("isn't for 127.0.0.1, but for"), "{error}");
+    assert!(error.contains("csms.example.com"), "{error}");
+}
+
+#[tokio::test]
+async fn certificate_with_only_a_cn_says_so() {
+    let ca = Ca::new("Test CA");
+    let error = error_with(ca.acceptor(&[], |_| {}), &ca).await;
+    assert!(error.contains("has only a CN, no subjectAltName"), "{error}");
+}
+
+#[tokio::test]
+async fn certificate_out_of_its_time_says_when_and_what_time_we_have() {
+    let ca = Ca::new("Test CA");
+    let expired = ca.acceptor(&["127.0.0.1"], |params| params.not_after = rcgen::date_time_ymd(2020, 1, 2));
+    let error = error_with(expired, &ca).await;
+    assert!(error.contains("has expired: it ended 2020-01-02T00:00:00Z, and this clock says 20"), "{error}");
+
+    let early = ca.acceptor(&["127.0.0.1"], |params| params.not_before = rcgen::date_time_ymd(3020, 1, 2));
+    let error = error_with(early, &ca).await;
+    assert!(
+        error.contains("isn't valid yet: it starts 3020-01-02T00:00:00Z, and this clock says 20"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn port_without_tls_says_so() {
+    let ca = Ca::new("Test CA");
+    let csms = Csms::start().await;
+    let mut agent = Agent::start(ca.settings(&csms));
+    let mut tcp = csms.tcp().await;
+    tcp.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n").await.unwrap();
+    agent.until_error("doesn't speak TLS on this port").await;
+    drop(csms.tcp().await);
+    agent.until_error("TLS: the").await;
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn wss_without_tls_settings_is_an_error_of_its_own() {
+    let csms = Csms::start().await;
+    let mut agent = Agent::start(settings(&csms.url.replace("ws://", "wss://")));
+    agent.until_error("TLS isn't set up").await;
+    agent.stop().await;
+}
+
+#[test]
+fn ca_files_that_are_none_are_told_apart() {
+    let error = |pem: &[u8]| TlsSettings::new(Some(pem)).unwrap_err().to_string();
+    assert_eq!(error(b""), "the CA file holds no certificate");
+    assert_eq!(error(b"hello\n"), "the CA file holds no certificate");
+    assert_eq!(
+        error(Ca::new("CA").pem.replace("END", "").as_bytes()).split(':').next(),
+        Some("the CA file isn't PEM")
+    );
+    let garbage = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    assert!(error(garbage.as_bytes()).starts_with("certificate 1 of the CA file can't be used"));
+    let key = KeyPair::generate().unwrap().serialize_pem();
+    assert_eq!(error(key.as_bytes()), "the CA file holds no certificate");
+}
+
+#[test]
+fn system_or_built_in_roots_are_there() {
+    TlsSettings::new(None).unwrap();
+}
