@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
@@ -49,6 +50,8 @@ pub struct Counts {
     pub boots: u64,
     /// Handshakes refused for a wrong password or identity.
     pub refused: u64,
+    /// Heartbeats.
+    pub heartbeats: u64,
 }
 
 /// A running CSMS.
@@ -214,6 +217,16 @@ impl Csms {
         self.ask(json!({ "do": "drop" })).await;
     }
 
+    /// Stops it without closing anything, as a dead network does; ended by [`Self::thaw`].
+    pub fn freeze(&self) {
+        self.running.as_ref().expect("the CSMS runs").daemon.signal(Signal::SIGSTOP);
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.running.as_ref().expect("the CSMS runs").daemon.signal(Signal::SIGCONT);
+    }
+
     /// What it has written to standard error.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
@@ -252,5 +265,10 @@ pub(crate) fn python(program: &str) -> Command {
 
 fn counts(answer: &Value) -> Counts {
     let count = |name: &str| answer[name].as_u64().unwrap_or_else(|| panic!("no count {name} in {answer}"));
-    Counts { connections: count("connections"), boots: count("boots"), refused: count("refused") }
+    Counts {
+        connections: count("connections"),
+        boots: count("boots"),
+        refused: count("refused"),
+        heartbeats: count("heartbeats"),
+    }
 }

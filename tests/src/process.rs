@@ -110,12 +110,17 @@ pub async fn run(command: &mut Command, input: &str) -> Output {
     }
 }
 
-/// Ends a process and its descendants, parents first, so that none is there to start another.
+/// Ends a process and its descendants.
 pub fn kill_tree(pid: u32) {
+    signal_tree(pid, Signal::SIGKILL);
+}
+
+/// Sends a signal to a process and its descendants, parents first, so that none is there to start another.
+pub fn signal_tree(pid: u32, signal: Signal) {
     let children = children_of(pid);
-    send(pid, Signal::SIGKILL);
+    send(pid, signal);
     for child in children {
-        kill_tree(child);
+        signal_tree(child, signal);
     }
 }
 

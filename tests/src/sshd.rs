@@ -6,10 +6,11 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::process::Daemon;
+use crate::process::{self, Daemon};
 use crate::ssh::KeyPair;
 use crate::{LONG, ports, wait_until};
 
@@ -113,6 +114,20 @@ impl Sshd {
             (self.log().matches(&listening).count() > before).then_some(())
         })
         .await;
+    }
+
+    /// Stops the server and its sessions without closing anything, as a dead network does; ended by [`Self::thaw`].
+    pub fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// Lets the server go on.
+    pub fn thaw(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        process::signal_tree(self.daemon.as_ref().expect("sshd runs").pid(), signal);
     }
 
     fn configuration(&self) -> String {

@@ -296,6 +296,18 @@ async fn open_without_an_agent_says_what_went_wrong_and_ends() {
     assert_eq!(rig.agent.cli(&["status"]).await.code, Some(10), "nothing is left running");
 }
 
+/// In a network namespace without any interface, so that nobody out there is asked for the name.
+#[tokio::test]
+async fn a_name_that_cannot_be_resolved_is_told_apart() {
+    let rig = no_agent().await;
+    let open = rig.agent.command(&["open", "support@controller.example.com", "--wait"]);
+    let mut command = tokio::process::Command::new("unshare");
+    command.arg("--net").arg(open.as_std().get_program()).args(open.as_std().get_args());
+    let output = ocpp_tunnel_tests::process::run(&mut command, "").await;
+    assert_eq!(output.code, Some(6), "{output:?}");
+    assert!(output.stderr.contains("DNS") && output.stderr.contains("controller.example.com"), "{output:?}");
+}
+
 #[tokio::test]
 async fn mistakes_in_the_configuration_are_named_with_their_place() {
     let rig = no_agent().await;

@@ -204,6 +204,63 @@ async fn a_tunnel_waits_for_a_server_that_is_down_and_comes_up_with_it() {
 }
 
 #[tokio::test]
+async fn a_server_that_falls_silent_is_noticed_and_the_tunnel_comes_back() {
+    let mut rig = Rig::with(|setup| setup.ssh("keepalive_interval = '1s'").ssh("keepalive_max = 2")).await;
+    rig.open(1).await;
+    rig.sshd.freeze();
+    wait_until("the agent notices", LONG, async || {
+        (rig.agent.tunnel("1").await["state"] != "up").then_some(())
+    })
+    .await;
+    rig.sshd.thaw();
+    // The server still holds the port for the dead session, until its own keepalive ends that.
+    let up = wait_until("the tunnel is back", LONG * 3, async || {
+        let tunnel = rig.agent.tunnel("1").await;
+        (tunnel["state"] == "up").then_some(tunnel)
+    })
+    .await;
+    assert_eq!(up["server"], rig.sshd.destination());
+    rig.echo_returns().await;
+}
+
+#[tokio::test]
+async fn a_server_that_accepts_and_says_nothing_does_not_hold_the_tunnel_up() {
+    let mut rig = Rig::with(|setup| setup.ssh("keepalive_interval = '1s'").ssh("keepalive_max = 2")).await;
+    // The kernel goes on accepting connections for it.
+    rig.sshd.freeze();
+    assert_eq!(rig.csms.change("InvokeCustomScript1", &rig.sshd.destination()).await, "Accepted");
+    rig.agent.tunnel_is("1", "backoff").await;
+    rig.sshd.thaw();
+    rig.agent.tunnel_is("1", "up").await;
+    rig.echo_returns().await;
+}
+
+#[tokio::test]
+async fn a_csms_that_falls_silent_is_noticed() {
+    let mut rig = Rig::with(|setup| setup.ocpp("ping_interval = '1s'")).await;
+    rig.open(1).await;
+    rig.csms.freeze();
+    wait_until("the agent gives the link up", LONG * 2, async || {
+        (rig.agent.status().await["ocpp"]["state"] != "accepted").then_some(())
+    })
+    .await;
+    assert!(rig.echoes().await);
+    rig.csms.thaw();
+    rig.csms.wait_for("connections", 2).await;
+    rig.agent.link_is("accepted").await;
+    assert_eq!(rig.csms.value("InvokeCustomScript1").await, rig.sshd.destination());
+}
+
+#[tokio::test]
+async fn heartbeats_keep_the_interval_that_the_csms_wants() {
+    let mut rig = Rig::start().await;
+    assert_eq!(rig.csms.counts().await.heartbeats, 0);
+    assert_eq!(rig.csms.change("HeartbeatInterval", "1").await, "Accepted");
+    rig.csms.wait_for("heartbeats", 2).await;
+    assert_eq!(rig.csms.counts().await.connections, 1);
+}
+
+#[tokio::test]
 async fn a_port_that_somebody_else_holds_is_asked_for_until_it_is_free() {
     let mut rig = Rig::start().await;
     let holder = std::net::TcpListener::bind(("127.0.0.1", rig.remote[0])).unwrap();

@@ -116,6 +116,30 @@ async fn a_new_server_is_remembered_and_recognised_after_a_restart() {
 }
 
 #[tokio::test]
+async fn a_csms_whose_certificate_nobody_vouches_for_gets_no_password() {
+    let (csms, stranger) = (Csms::start(tls()).await, Csms::start(tls()).await);
+    let wrong = format!("ca_file = '{}'", stranger.authority().unwrap().root().display());
+    let mut rig = Rig::unstarted(csms, |setup| setup.ocpp(&wrong)).await;
+    rig.agent.start().await;
+    let link = wait_until("status says why", LONG, async || {
+        let status = rig.agent.status().await;
+        status["ocpp"]["last_error"].is_string().then(|| status["ocpp"].clone())
+    })
+    .await;
+    let error = link["last_error"].as_str().unwrap_or_default().to_lowercase();
+    assert!(
+        error.contains("certificate") || error.contains("issuer") || error.contains("authority"),
+        "{link}"
+    );
+    let counts = rig.csms.counts().await;
+    assert_eq!((counts.connections, counts.refused), (0, 0));
+}
+
+fn tls() -> Options {
+    Options { tls: true, ..Options::default() }
+}
+
+#[tokio::test]
 async fn the_device_key_is_made_once_for_nobody_else_to_read() {
     use std::os::unix::fs::PermissionsExt;
     let mut rig = Rig::start().await;
