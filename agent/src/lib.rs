@@ -1,1 +1,29 @@
-//! agent
+//! The agent: what wires OCPP and SSH together. Policy, supervision, control socket, command line.
+//!
+//! # Layout
+//! - [`cli`]: one file a command; [`exit`]: their exit codes; [`advice`]: the cure for each failure.
+//! - [`config`]: the TOML file as validated types.
+//! - [`policy`]: may this be opened?
+//! - [`supervisor`]: the one owner of all tunnels; [`wanted`]: what survives its restart.
+//! - [`trigger`]: the OCPP link, its keys and what they open.
+//! - [`control`]: the socket between the command line and the agent.
+//! - [`agent`]: a whole agent, from configuration to shutdown.
+//! - [`service`]: single instance, privileges.
+//! - [`journal`]: the log, to stderr and syslog.
+#![forbid(unsafe_code)]
+
+pub mod advice;
+pub mod agent;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod control;
+pub mod exit;
+pub mod journal;
+pub mod limits;
+pub mod policy;
+pub mod service;
+pub mod supervisor;
+pub mod trigger;
+mod tunnel_log;
+pub mod wanted;

@@ -15,17 +15,17 @@ pub const DEFAULT_PORT: u16 = 22;
 /// An account on an SSH server. `destination.to_string().parse()` gives it back unchanged.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Destination {
-    user: heapless::String<USER_BYTES>,
+    /// At most [`USER_BYTES`].
+    user: Box<str>,
     host: Host,
     port: u16,
 }
 
 /// The server part of a destination, in lower case.
 #[derive(Clone, PartialEq, Eq, Hash)]
-#[expect(clippy::large_enum_variant, reason = "a device holds a handful, and a bound beats an allocation")]
 pub enum Host {
     /// A name by RFC 1123, 2.1, at most 253 bytes.
-    Name(heapless::String<HOST_BYTES>),
+    Name(Box<str>),
     /// A canonical dotted quad.
     V4(Ipv4Addr),
     /// Written in brackets, without a zone.
@@ -106,14 +106,24 @@ impl FromStr for Destination {
         };
         let user = parse_user(user, start)?;
         let host_start = start + user.len() + 1;
-        let (host, port) = split_port(rest, host_start)?;
-        Ok(Self { user, host: Host::parse(host, host_start)?, port: port.unwrap_or(DEFAULT_PORT) })
+        let (host, port) = split_host(rest);
+        let port = match port {
+            "" => DEFAULT_PORT,
+            port => {
+                let position = host_start + host.chars().count();
+                port.strip_prefix(':').and_then(parse_port).ok_or(DestinationError::Port { position })?
+            }
+        };
+        Ok(Self { user, host: Host::parse(host, host_start)?, port })
     }
 }
 
 impl Host {
     /// Parses a name, a dotted quad or a bracketed IPv6 address; `position` is where `text` begins, for the error.
-    fn parse(text: &str, position: usize) -> Result<Self, DestinationError> {
+    ///
+    /// # Errors
+    /// See [`DestinationError`].
+    pub fn parse(text: &str, position: usize) -> Result<Self, DestinationError> {
         if text.is_empty() {
             return Err(DestinationError::NoHost);
         }
@@ -125,10 +135,7 @@ impl Host {
         if looks_numeric(text) {
             return text.parse().map(Host::V4).map_err(|_| DestinationError::NotDottedQuad { position });
         }
-        let mut name: heapless::String<HOST_BYTES> =
-            heapless::String::try_from(text).map_err(|_| DestinationError::HostTooLong(text.len()))?;
-        name.make_ascii_lowercase();
-        Ok(Host::Name(name))
+        Ok(Host::Name(text.to_ascii_lowercase().into()))
     }
 }
 
@@ -141,32 +148,33 @@ impl FromStr for Host {
     }
 }
 
-fn parse_user(user: &str, start: usize) -> Result<heapless::String<USER_BYTES>, DestinationError> {
+/// May this character stand at this index, from 0, of a user name?
+#[must_use]
+pub fn is_user_character(index: usize, c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_' || (index > 0 && (c == '.' || c == '-'))
+}
+
+fn parse_user(user: &str, start: usize) -> Result<Box<str>, DestinationError> {
     if user.is_empty() {
         return Err(DestinationError::NoUser);
     }
-    let allowed = |index: usize, c: char| {
-        c.is_ascii_alphanumeric() || c == '_' || (index > 0 && (c == '.' || c == '-'))
-    };
-    if let Some((index, character)) = user.chars().enumerate().find(|(i, c)| !allowed(*i, *c)) {
+    if let Some((index, character)) = user.chars().enumerate().find(|(i, c)| !is_user_character(*i, *c)) {
         return Err(DestinationError::User { character, position: start + index });
     }
-    heapless::String::try_from(user).map_err(|_| DestinationError::UserTooLong(user.len()))
+    if user.len() > USER_BYTES {
+        return Err(DestinationError::UserTooLong(user.len()));
+    }
+    Ok(user.into())
 }
 
-/// Splits `host[:port]`, where only a bracketed host may hold colons.
-fn split_port(text: &str, start: usize) -> Result<(&str, Option<u16>), DestinationError> {
+/// Splits `host[:port]` behind the host, where only a bracketed host may hold colons: `[::1]:22` gives `[::1]` and `:22`.
+#[must_use]
+pub fn split_host(text: &str) -> (&str, &str) {
     let host_end = match text.strip_prefix('[') {
         Some(_) => text.find(']').map_or(text.len(), |index| index + 1),
         None => text.find(':').unwrap_or(text.len()),
     };
-    let (host, rest) = text.split_at(host_end);
-    if rest.is_empty() {
-        return Ok((host, None));
-    }
-    let position = start + host.chars().count();
-    let port = rest.strip_prefix(':').and_then(parse_port).ok_or(DestinationError::Port { position })?;
-    Ok((host, Some(port)))
+    text.split_at(host_end)
 }
 
 /// Parses a port from 1 to 65535 in its shortest decimal form.

@@ -115,7 +115,7 @@ async fn unreachable(opened: Opened, error: &io::Error) {
 
 async fn connect(target: &LocalTarget) -> io::Result<TcpStream> {
     let stream = match &target.host {
-        Host::Name(name) => TcpStream::connect((name.as_str(), target.port)).await,
+        Host::Name(name) => TcpStream::connect((&**name, target.port)).await,
         Host::V4(address) => TcpStream::connect((*address, target.port)).await,
         Host::V6(address) => TcpStream::connect((*address, target.port)).await,
     }?;

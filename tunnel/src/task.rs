@@ -122,7 +122,7 @@ impl TunnelHandle {
 
     /// Its byte and connection counters.
     #[must_use]
-    pub fn traffic(&self) -> &Traffic {
+    pub fn traffic(&self) -> &Arc<Traffic> {
         &self.traffic
     }
 
@@ -200,12 +200,16 @@ impl Driver {
         let mut input = Input::Start;
         loop {
             self.tunnel.handle(Instant::now(), input);
-            self.tell();
+            let closed = self.tunnel.state().reason().is_some();
+            if !closed {
+                self.tell();
+            }
             while let Some(action) = self.tunnel.poll_action() {
                 self.act(action).await;
             }
-            if self.tunnel.state().reason().is_some() {
-                return;
+            if closed {
+                // Only now are its ports free.
+                return self.tell();
             }
             input = self.next_input().await;
         }
@@ -356,7 +360,7 @@ async fn resolve(host: &Host, port: u16) -> Result<Vec<SocketAddr>, Failure> {
     match host {
         Host::V4(address) => Ok(vec![(*address, port).into()]),
         Host::V6(address) => Ok(vec![(*address, port).into()]),
-        Host::Name(name) => match tokio::net::lookup_host((name.as_str(), port)).await {
+        Host::Name(name) => match tokio::net::lookup_host((&**name, port)).await {
             Ok(addresses) => Ok(addresses.collect()),
             Err(error) => Err(Failure::new(
                 FailureKind::Dns,

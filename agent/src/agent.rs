@@ -1,0 +1,192 @@
+//! A whole agent: from its configuration to its shutdown.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use reverse_tunnel::host_keys::HostKeys;
+use reverse_tunnel::identity::IdentityError;
+use reverse_tunnel::{Identity, Settings};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::AbortHandle;
+
+use crate::config::Config;
+use crate::control::document::Observed;
+use crate::control::server::ControlServer;
+use crate::exit::Exit;
+use crate::service::instance::{Instance, InstanceError, make_directory};
+use crate::supervisor::{Supervisor, SupervisorHandle};
+use crate::trigger::{self, LinkError, OcppLink};
+use crate::wanted::WantedFile;
+
+/// What an agent is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// The service: it keeps the OCPP link, and what is wanted survives its restart.
+    Service,
+    /// One tunnel that was asked for while no service runs.
+    OneTunnel,
+}
+
+/// A running agent.
+#[derive(Debug)]
+pub struct Agent {
+    supervisor: SupervisorHandle,
+    link: Option<OcppLink>,
+    control: AbortHandle,
+    terminate: Signal,
+    interrupt: Signal,
+    socket: PathBuf,
+    _instance: Instance,
+}
+
+/// Why an agent doesn't start.
+#[derive(Debug)]
+pub enum StartError {
+    /// Another one runs, or `runtime_dir` can't be used.
+    Instance(InstanceError),
+    /// `state_dir` can't be used.
+    State(PathBuf, io::Error),
+    /// There is no device key.
+    Identity(IdentityError),
+    /// The OCPP link can't be set up.
+    Link(LinkError),
+    /// The control socket can't be made.
+    Control(PathBuf, io::Error),
+    /// Signals can't be received.
+    Signals(io::Error),
+}
+
+impl Agent {
+    /// Starts an agent; it is the only one of its `runtime_dir` from then on.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn start(config: &Config, purpose: Purpose) -> Result<Self, StartError> {
+        let instance = Instance::acquire(&config.runtime_dir).map_err(StartError::Instance)?;
+        // Before anything can end us: who asks us to stop is always heard.
+        let terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
+        let interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
+        let identity = load_identity(config)?;
+        let service = purpose == Purpose::Service;
+        let file = service.then(|| WantedFile::in_directory(&config.runtime_dir));
+        let settings = tunnel_settings(config, identity.clone());
+        let (supervisor, handle) =
+            Supervisor::new(&config.slots, Arc::new(config.policy.clone()), settings, file);
+        let link = match &config.ocpp {
+            Some(ocpp) if service => {
+                Some(trigger::start(config, ocpp, &identity, handle.clone()).map_err(StartError::Link)?)
+            }
+            _ => None,
+        };
+        let observed = Observed {
+            started: Instant::now(),
+            mode: if link.is_some() { "direct" } else { "off" },
+            ocpp: link.as_ref().map(OcppLink::status),
+            views: handle.views(),
+        };
+        let socket = config.control_socket();
+        let control = ControlServer::bind(&socket, observed, handle.clone())
+            .map_err(|error| StartError::Control(socket.clone(), error))?;
+        tokio::spawn(supervisor.run());
+        let control = tokio::spawn(control.run()).abort_handle();
+        let version = env!("CARGO_PKG_VERSION");
+        tracing::info!(version, key = identity.fingerprint(), "agent-started");
+        Ok(Self { supervisor: handle, link, control, terminate, interrupt, socket, _instance: instance })
+    }
+
+    /// The way to its supervisor.
+    #[must_use]
+    pub fn supervisor(&self) -> &SupervisorHandle {
+        &self.supervisor
+    }
+
+    /// Waits until somebody wants it to stop: SIGTERM or SIGINT.
+    pub async fn asked_to_stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    /// Closes every tunnel and the link.
+    pub async fn stop(self) {
+        tracing::info!("agent-stopping");
+        self.supervisor.shut_down().await;
+        if let Some(link) = self.link {
+            link.stop().await;
+        }
+        self.control.abort();
+        // The lock still holds, so this socket is ours.
+        let _ = std::fs::remove_file(&self.socket);
+        tracing::info!("agent-stopped");
+    }
+}
+
+/// Reads the device key, or makes it.
+///
+/// # Errors
+/// `state_dir` or the key can't be used.
+pub fn load_identity(config: &Config) -> Result<Identity, StartError> {
+    make_directory(&config.state_dir).map_err(|error| StartError::State(config.state_dir.clone(), error))?;
+    let comment = config.identity.as_deref().unwrap_or("ocpp-tunnel");
+    Identity::load_or_create(&config.ssh.identity_file, comment).map_err(StartError::Identity)
+}
+
+fn tunnel_settings(config: &Config, identity: Identity) -> Settings {
+    let ssh = &config.ssh;
+    let host_keys = HostKeys::new(ssh.host_keys.clone(), ssh.known_hosts_file.clone(), ssh.host_key_policy);
+    Settings {
+        identity,
+        host_keys: Arc::new(host_keys),
+        keepalive_interval: ssh.keepalive_interval,
+        keepalive_max: ssh.keepalive_max,
+        backoff_minimum: ssh.backoff_minimum,
+        backoff_maximum: ssh.backoff_maximum,
+        idle_timeout: config.policy.idle_timeout,
+        max_connections: config.policy.max_connections,
+    }
+}
+
+impl StartError {
+    /// The exit code.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Link(_) | Self::Identity(_) => Exit::Config,
+            _ => Exit::Error,
+        }
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn cure(&self) -> String {
+        match self {
+            Self::Instance(InstanceError::Running { .. }) => "see `ocpp-tunnel status`".into(),
+            Self::Instance(InstanceError::Directory(path, _)) | Self::State(path, _) => {
+                format!("make {} writable for this user, or run as root", path.display())
+            }
+            Self::Identity(IdentityError::Exposed(path, _)) => format!("chmod 600 {}", path.display()),
+            Self::Identity(_) => "check ssh.identity_file and its permissions".into(),
+            Self::Link(_) => "mend the configuration; `ocpp-tunnel config check` tests it".into(),
+            Self::Control(..) | Self::Signals(_) => "check runtime_dir".into(),
+        }
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Instance(error) => error.fmt(f),
+            Self::State(path, error) => write!(f, "can't use state_dir {}: {error}", path.display()),
+            Self::Identity(error) => error.fmt(f),
+            Self::Link(error) => error.fmt(f),
+            Self::Control(path, error) => write!(f, "can't listen on {}: {error}", path.display()),
+            Self::Signals(error) => write!(f, "can't receive signals: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}

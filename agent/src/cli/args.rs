@@ -1,0 +1,135 @@
+//! The command line's grammar. Man page and completions are generated from it too.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use reverse_tunnel::{Destination, Forward};
+
+/// Opens SSH reverse tunnels from a charge controller: when the CSMS asks for one over OCPP, or a technician does here.
+#[derive(Debug, Parser)]
+#[command(name = "ocpp-tunnel", version, max_term_width = 100, disable_help_subcommand = true)]
+pub(super) struct Arguments {
+    /// The configuration file [default: /etc/ocpp-tunnel/config.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run the agent in the foreground, until SIGTERM
+    Run,
+    /// Open a tunnel, through the running agent or without one
+    #[command(after_help = OPEN_EXAMPLES)]
+    Open(Open),
+    /// Close a tunnel, or all of them
+    Close(Close),
+    /// Show the tunnels and the OCPP link; exits 3 if a wanted tunnel isn't up, 10 if no agent runs
+    Status(Status),
+    /// This device's SSH key
+    #[command(subcommand)]
+    Keys(Keys),
+    /// Check or show the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+const OPEN_EXAMPLES: &str = "\
+Examples:
+  ocpp-tunnel open support@203.0.113.7 --wait
+  ocpp-tunnel open support@gw.example.com:2222 --script 2 --for 1h
+  ocpp-tunnel open support@203.0.113.7 --forward 8443:192.168.1.20:443";
+
+#[derive(Debug, Args)]
+pub(super) struct Open {
+    /// Where to: user@host[:port]; the only exact entry of policy.allow_destinations if absent
+    pub(super) destination: Option<Destination>,
+    /// Which script's service to publish
+    #[arg(long, value_name = "N", conflicts_with = "forward")]
+    pub(super) script: Option<u8>,
+    /// What to publish instead; may be repeated
+    #[arg(long, value_name = "[BIND:]PORT:HOST:PORT")]
+    pub(super) forward: Vec<Forward>,
+    /// For how long, such as 30m or 1h; as long as the policy allows if absent
+    #[arg(long = "for", value_name = "TIME", value_parser = lifetime)]
+    pub(super) lifetime: Option<Duration>,
+    /// Return when the tunnel is up, or its first attempt failed
+    #[arg(long)]
+    pub(super) wait: bool,
+    /// Where no agent runs: keep the tunnel in the background
+    #[arg(long)]
+    pub(super) background: bool,
+    /// What --background starts.
+    #[arg(long, hide = true)]
+    pub(super) detached: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Close {
+    /// 1, 2, … for a script's tunnel; t1, t2, … for another one
+    #[arg(required_unless_present = "all")]
+    pub(super) id: Option<String>,
+    /// Close every tunnel
+    #[arg(long, conflicts_with = "id")]
+    pub(super) all: bool,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct Status {
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(super) enum Keys {
+    /// Print the public key
+    Show {
+        /// As a line for the server's authorized_keys that allows nothing but our forwards
+        #[arg(long)]
+        authorized_keys: bool,
+        /// In the form that dropbear's server understands
+        #[arg(long, requires = "authorized_keys")]
+        dropbear: bool,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Check the configuration and the files that it names
+    Check,
+    /// Print the configuration with all defaults and without secrets
+    Show,
+}
+
+/// At least a second: a tunnel that ends at once helps nobody.
+fn lifetime(text: &str) -> Result<Duration, String> {
+    let duration =
+        humantime::parse_duration(text).map_err(|error| format!("{error}; write for example 30m or 1h"))?;
+    if duration < Duration::from_secs(1) {
+        return Err("it must be at least 1s".into());
+    }
+    Ok(duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_configuration_may_stand_before_or_after_the_command() {
+        for line in [["ocpp-tunnel", "--config", "/c", "status"], ["ocpp-tunnel", "status", "--config", "/c"]]
+        {
+            assert_eq!(Arguments::try_parse_from(line).unwrap().config, Some("/c".into()));
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! The command line: one file a command.
+//!
+//! Data goes to stdout, everything else to stderr. Every failure names the next thing to try.
+
+mod args;
+mod close;
+mod config;
+mod keys;
+mod open;
+mod run;
+mod shim;
+mod status;
+mod words;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use self::args::{Arguments, Command};
+use crate::agent::StartError;
+use crate::config::{Config, DEFAULT_PATH};
+use crate::control::protocol::Problem;
+use crate::exit::Exit;
+use crate::service::privileges;
+
+/// Does what this process was called for.
+#[must_use]
+pub fn main() -> Exit {
+    let mut arguments = std::env::args_os();
+    if let Some(script) = arguments.next().as_deref().and_then(shim::script_of) {
+        return shim::main(script, &arguments.collect::<Vec<OsString>>());
+    }
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let help = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            // A closed terminal is no reason to fail differently.
+            let _ = error.print();
+            return if help { Exit::Ok } else { Exit::Usage };
+        }
+    };
+    let path = arguments.config.unwrap_or_else(|| PathBuf::from(DEFAULT_PATH));
+    let result = match arguments.command {
+        Command::Run => run::main(&path),
+        Command::Open(open) => open::main(&path, open),
+        Command::Close(close) => close::main(&path, &close),
+        Command::Status(status) => status::main(&path, status),
+        Command::Keys(keys) => keys::main(&path, keys),
+        Command::Config(config) => config::main(&path, config),
+    };
+    result.unwrap_or_else(|problem| words::complain(&problem))
+}
+
+/// Loads the configuration.
+fn load(path: &Path) -> Result<Config, Problem> {
+    Config::load(path).map_err(|error| Problem::new(Exit::Config, error.to_string(), ""))
+}
+
+/// Gives up root, if need be, before state is touched.
+fn leave_root(config: &Config) -> Result<(), Problem> {
+    privileges::become_owner(&config.state_dir, &config.runtime_dir).map_err(|error| {
+        let text = format!("can't become the owner of {}: {error}", config.state_dir.display());
+        Problem::new(Exit::Error, text, "run this as that user")
+    })
+}
+
+/// The runtime of every command that needs one: a single thread serves all tunnels.
+fn runtime() -> Result<tokio::runtime::Runtime, Problem> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+        Problem::new(Exit::Error, format!("can't start: {error}"), "free some memory or descriptors")
+    })
+}
+
+impl From<StartError> for Problem {
+    fn from(error: StartError) -> Self {
+        Self::new(error.exit(), error.to_string(), error.cure())
+    }
+}

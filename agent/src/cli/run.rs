@@ -1,0 +1,21 @@
+//! `ocpp-tunnel run`: the agent.
+
+use std::path::Path;
+
+use super::{leave_root, load, runtime};
+use crate::agent::{Agent, Purpose};
+use crate::control::protocol::Problem;
+use crate::exit::Exit;
+use crate::journal::{self, Stderr};
+
+pub(super) fn main(path: &Path) -> Result<Exit, Problem> {
+    let config = load(path)?;
+    journal::init(&config.log, Stderr::Everything);
+    leave_root(&config)?;
+    runtime()?.block_on(async {
+        let mut agent = Agent::start(&config, Purpose::Service)?;
+        agent.asked_to_stop().await;
+        agent.stop().await;
+        Ok(Exit::Ok)
+    })
+}

@@ -1,0 +1,171 @@
+//! `ocpp-tunnel status`: the agent's document, as JSON or for people.
+
+use std::io;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::args::Status;
+use super::load;
+use super::words::{colours, journal_lines, say, unexpected};
+use crate::control::client::ask;
+use crate::control::protocol::{Answer, Problem, Request};
+use crate::exit::Exit;
+
+pub(super) fn main(path: &Path, arguments: Status) -> Result<Exit, Problem> {
+    let config = load(path)?;
+    let socket = config.control_socket();
+    let document = match ask(&socket, &Request::Status).map_err(|error| error.to_problem(&socket))? {
+        Answer::Status(document) => document,
+        Answer::Error(problem) => return Err(problem),
+        other => return Err(unexpected(&other)),
+    };
+    if arguments.json {
+        say(&format!("{document:#}"));
+    } else {
+        say(&for_people(&document, colours(&io::stdout())));
+    }
+    Ok(exit(&document))
+}
+
+/// A tunnel is wanted unless it is idle or closed.
+fn exit(document: &Value) -> Exit {
+    let tunnels = document["tunnels"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let as_wanted = |tunnel: &Value| matches!(text(&tunnel["state"]), "up" | "idle" | "closed");
+    if tunnels.iter().all(as_wanted) { Exit::Ok } else { Exit::NotUp }
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn for_people(document: &Value, colour: bool) -> String {
+    let mut lines = Vec::new();
+    let agent = &document["agent"];
+    lines.push(format!("agent {} running since {}", text(&agent["version"]), text(&agent["since"])));
+    if text(&document["clock"]) == "unset" {
+        lines.push("clock not set: times below are not to be trusted, limits hold all the same".into());
+    }
+    lines.push(ocpp_line(&document["ocpp"]));
+    if let Some(error) = document["ocpp"]["last_error"].as_str() {
+        lines.push(format!("     last error: {error}"));
+    }
+    for tunnel in document["tunnels"].as_array().into_iter().flatten() {
+        lines.extend(tunnel_lines(tunnel));
+    }
+    let plain = journal_lines(&lines.join("\n"));
+    if colour { plain.lines().map(paint).collect::<Vec<_>>().join("\n") } else { plain }
+}
+
+fn ocpp_line(ocpp: &Value) -> String {
+    let (state, since) = (text(&ocpp["state"]), text(&ocpp["since"]));
+    if state == "off" {
+        return "ocpp off".into();
+    }
+    let profile =
+        ocpp["profile"].as_u64().map_or_else(String::new, |profile| format!(", security profile {profile}"));
+    format!("ocpp {state} since {since}: {}{profile}", text(&ocpp["url"]))
+}
+
+fn tunnel_lines(tunnel: &Value) -> Vec<String> {
+    let (id, state) = (text(&tunnel["id"]), text(&tunnel["state"]));
+    let mut head = format!("{id:<4} {state}");
+    if let Some(reason) = tunnel["reason"].as_str() {
+        head.push_str(&format!(" ({reason})"));
+    }
+    if let Some(since) = tunnel["since"].as_str() {
+        head.push_str(&format!(" since {since}"));
+    }
+    if let Some(server) = tunnel["server"].as_str() {
+        head.push_str(&format!(": {server}"));
+    }
+    if let Some(key) = tunnel["key"].as_str() {
+        head.push_str(&format!("  [{key}]"));
+    }
+    let mut lines = vec![head];
+    for forward in tunnel["forwards"].as_array().into_iter().flatten() {
+        lines.push(format!("     {} -> {}", text(&forward["remote"]), text(&forward["local"])));
+    }
+    if state == "up" {
+        let counted = |name: &str| tunnel[name].as_u64().unwrap_or_default();
+        lines.push(format!(
+            "     {} connections open, {} bytes in, {} bytes out",
+            counted("connections"),
+            counted("bytes_in"),
+            counted("bytes_out")
+        ));
+    }
+    let notes = [
+        ("expires", "until"),
+        ("retry_at", "next try at"),
+        ("last_error", "last error:"),
+        ("refused", "last refusal:"),
+    ];
+    for (name, words) in notes {
+        if let Some(value) = tunnel[name].as_str() {
+            lines.push(format!("     {words} {value}"));
+        }
+    }
+    lines
+}
+
+/// Colours a line by the state that it names second.
+fn paint(line: &str) -> String {
+    let colour = match line.split_whitespace().nth(1) {
+        Some("up" | "accepted") if !line.starts_with(' ') => "32",
+        Some("backoff" | "rejected" | "closed") if !line.starts_with(' ') => "31",
+        Some("error:" | "refusal:") => "33",
+        _ => return line.to_owned(),
+    };
+    format!("\x1b[{colour}m{line}\x1b[0m")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn document(state: &str) -> Value {
+        json!({
+            "schema": 1,
+            "agent": {"version": "0.1.0", "since": "2026-11-21T10:00:00Z"},
+            "clock": "synced",
+            "ocpp": {"mode": "direct", "state": "accepted", "url": "wss://csms/ocpp", "profile": 2, "since": "2026-11-21T10:00:01Z", "last_error": null},
+            "tunnels": [
+                {"id": "1", "slot": 1, "key": "InvokeCustomScript1", "state": state, "reason": null, "server": "ops@gw",
+                 "forwards": [{"remote": "localhost:1111", "local": "127.0.0.1:22"}], "since": "2026-11-21T10:00:02Z",
+                 "expires": "2026-11-21T18:00:02Z", "connections": 1, "bytes_in": 2, "bytes_out": 3, "retry_at": null,
+                 "last_error": "a\nb", "refused": null},
+            ],
+        })
+    }
+
+    #[test]
+    fn people_see_state_forwards_and_errors() {
+        let text = for_people(&document("up"), false);
+        assert_eq!(
+            text,
+            "agent 0.1.0 running since 2026-11-21T10:00:00Z\n\
+             ocpp accepted since 2026-11-21T10:00:01Z: wss://csms/ocpp, security profile 2\n\
+             1    up since 2026-11-21T10:00:02Z: ops@gw  [InvokeCustomScript1]\n     \
+             localhost:1111 -> 127.0.0.1:22\n     \
+             1 connections open, 2 bytes in, 3 bytes out\n     \
+             until 2026-11-21T18:00:02Z\n     \
+             last error: a\nb"
+        );
+    }
+
+    #[test]
+    fn the_exit_code_tells_whether_what_is_wanted_is_up() {
+        for (state, expected) in [
+            ("up", Exit::Ok),
+            ("idle", Exit::Ok),
+            ("closed", Exit::Ok),
+            ("backoff", Exit::NotUp),
+            ("connecting", Exit::NotUp),
+        ] {
+            assert_eq!(exit(&document(state)), expected, "{state}");
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! How the command line speaks to people.
+
+use std::io::{self, IsTerminal, Write};
+
+use crate::control::protocol::{Answer, Problem};
+use crate::exit::Exit;
+use crate::journal;
+
+/// Says what is wrong and what to do about it, on stderr.
+pub(super) fn complain(problem: &Problem) -> Exit {
+    let mut stderr = io::stderr().lock();
+    let (red, off) = if colours(&io::stderr()) { ("\x1b[31m", "\x1b[0m") } else { ("", "") };
+    let _ = writeln!(stderr, "{red}ocpp-tunnel:{off} {}", journal::escape(&problem.text));
+    if !problem.cure.is_empty() {
+        let _ = writeln!(stderr, "  try: {}", journal::escape(&problem.cure));
+    }
+    Exit::from_code(problem.code)
+}
+
+/// Data, on stdout. A reader that has gone is no error.
+pub(super) fn say(text: &str) {
+    let mut stdout = io::stdout().lock();
+    let _ = writeln!(stdout, "{text}");
+}
+
+/// A remark, on stderr.
+pub(super) fn remark(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// May this stream be coloured?
+pub(super) fn colours(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// An answer that this command didn't ask for.
+pub(super) fn unexpected(answer: &Answer) -> Problem {
+    Problem::new(Exit::Error, format!("the agent answered something else: {answer:?}"), "restart the agent")
+}
+
+/// What a tunnel publishes, a line each.
+pub(super) fn opened(id: &str, server: &str, state: &str, forwards: &[String]) -> String {
+    let mut text = format!("tunnel {id} to {server}: {state}");
+    for forward in forwards {
+        text.push_str(&format!("\n  {forward}"));
+    }
+    journal_lines(&text)
+}
+
+/// Escapes line by line, so that the lines themselves stay.
+pub(super) fn journal_lines(text: &str) -> String {
+    text.lines().map(journal::escape).collect::<Vec<_>>().join("\n")
+}

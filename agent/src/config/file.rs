@@ -1,0 +1,217 @@
+//! The configuration file as it is written: names, defaults, and where each value stands.
+//!
+//! Nothing here is judged beyond its TOML type; `super` turns it into validated types.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use toml::Spanned;
+
+/// The whole file.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct File {
+    pub(super) state_dir: PathBuf,
+    pub(super) runtime_dir: PathBuf,
+    pub(super) ocpp: Spanned<Ocpp>,
+    pub(super) ssh: Ssh,
+    pub(super) policy: Policy,
+    pub(super) log: Log,
+    pub(super) script: Vec<Script>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Ocpp {
+    pub(super) mode: Spanned<String>,
+    pub(super) url: Spanned<Urls>,
+    pub(super) identity: Spanned<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) identity_file: Option<Spanned<PathBuf>>,
+    pub(super) security_profile: Spanned<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) authorization_key_file: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ca_file: Option<PathBuf>,
+    pub(super) ping_interval: Spanned<String>,
+    pub(super) backoff_minimum: Spanned<String>,
+    pub(super) backoff_random: Spanned<String>,
+    pub(super) backoff_doublings: u32,
+    pub(super) boot_on_reconnect: bool,
+    pub(super) vendor: Spanned<String>,
+    pub(super) model: Spanned<String>,
+    pub(super) connectors: u32,
+    pub(super) report: Spanned<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub(super) enum Urls {
+    One(String),
+    Several(Vec<Spanned<String>>),
+}
+
+/// By hand, because serde's own way of trying one variant after the other forgets where each URL stands.
+impl<'de> Deserialize<'de> for Urls {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(UrlsVisitor)
+    }
+}
+
+struct UrlsVisitor;
+
+impl<'de> Visitor<'de> for UrlsVisitor {
+    type Value = Urls;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a URL in quotes, or a list of URLs")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Urls, E> {
+        Ok(Urls::One(text.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Urls, A::Error> {
+        let mut urls = Vec::new();
+        while let Some(url) = list.next_element()? {
+            urls.push(url);
+        }
+        Ok(Urls::Several(urls))
+    }
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Ssh {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) identity_file: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) known_hosts_file: Option<PathBuf>,
+    pub(super) host_keys: Vec<Spanned<String>>,
+    pub(super) host_key_policy: Spanned<String>,
+    pub(super) keepalive_interval: Spanned<String>,
+    pub(super) keepalive_max: Spanned<u32>,
+    pub(super) backoff_minimum: Spanned<String>,
+    pub(super) backoff_maximum: Spanned<String>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Script {
+    pub(super) key: Spanned<String>,
+    pub(super) remote: Spanned<String>,
+    pub(super) local: Spanned<String>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Policy {
+    pub(super) allow_destinations: Vec<Spanned<String>>,
+    pub(super) minimum_security_profile: Spanned<u8>,
+    pub(super) max_duration: Spanned<String>,
+    pub(super) idle_timeout: Spanned<String>,
+    pub(super) opens_per_hour: u32,
+    pub(super) max_connections: Spanned<usize>,
+    pub(super) disable_file: PathBuf,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Log {
+    pub(super) syslog: String,
+    pub(super) level: Spanned<String>,
+}
+
+/// A value that stands nowhere in the file.
+fn unwritten<T>(value: impl Into<T>) -> Spanned<T> {
+    Spanned::new(0..0, value.into())
+}
+
+impl File {
+    /// Fills in the paths that follow `state_dir`.
+    pub(super) fn complete(&mut self) {
+        let state_dir = self.state_dir.clone();
+        let below = |name: &str| Some(Path::new(&state_dir).join(name));
+        self.ssh.identity_file = self.ssh.identity_file.take().or_else(|| below("id_ed25519"));
+        self.ssh.known_hosts_file = self.ssh.known_hosts_file.take().or_else(|| below("known_hosts"));
+    }
+}
+
+impl Default for File {
+    fn default() -> Self {
+        let script = |number: u8, remote: u16, local: u16| Script {
+            key: unwritten(format!("InvokeCustomScript{number}")),
+            remote: unwritten(format!("localhost:{remote}")),
+            local: unwritten(format!("127.0.0.1:{local}")),
+        };
+        Self {
+            state_dir: "/var/lib/ocpp-tunnel".into(),
+            runtime_dir: "/run/ocpp-tunnel".into(),
+            ocpp: unwritten(Ocpp::default()),
+            ssh: Ssh::default(),
+            policy: Policy::default(),
+            log: Log::default(),
+            script: vec![script(1, 1111, 22), script(2, 1112, 80)],
+        }
+    }
+}
+
+impl Default for Ocpp {
+    fn default() -> Self {
+        Self {
+            mode: unwritten("direct"),
+            url: unwritten(Urls::Several(Vec::new())),
+            identity: unwritten(""),
+            identity_file: None,
+            security_profile: unwritten(2),
+            authorization_key_file: None,
+            ca_file: None,
+            ping_interval: unwritten("50s"),
+            backoff_minimum: unwritten("10s"),
+            backoff_random: unwritten("15s"),
+            backoff_doublings: 5,
+            boot_on_reconnect: false,
+            vendor: unwritten("ocpp-tunnel"),
+            model: unwritten("agent"),
+            connectors: 0,
+            report: unwritten("auto"),
+        }
+    }
+}
+
+impl Default for Ssh {
+    fn default() -> Self {
+        Self {
+            identity_file: None,
+            known_hosts_file: None,
+            host_keys: Vec::new(),
+            host_key_policy: unwritten("accept-new"),
+            keepalive_interval: unwritten("60s"),
+            keepalive_max: unwritten(3u32),
+            backoff_minimum: unwritten("5s"),
+            backoff_maximum: unwritten("15m"),
+        }
+    }
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            allow_destinations: Vec::new(),
+            minimum_security_profile: unwritten(2),
+            max_duration: unwritten("8h"),
+            idle_timeout: unwritten("0s"),
+            opens_per_hour: 10,
+            max_connections: unwritten(1024usize),
+            disable_file: "/etc/ocpp-tunnel/disabled".into(),
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { syslog: "/dev/log".into(), level: unwritten("info") }
+    }
+}

@@ -1,0 +1,677 @@
+//! The configuration: the TOML file turned into validated types.
+//!
+//! Every error names the file, the line and the column, what is wrong there and the cure. Secrets are not read here:
+//! the command line loads the configuration too, for users who may not see them.
+
+mod file;
+
+use std::fmt;
+use std::fs;
+use std::io::Read;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ocpp_bridge::{Access, Backoff, Registry, Url};
+use reverse_tunnel::{Forward, HostKeyPolicy, Pin};
+use toml::Spanned;
+use tracing::level_filters::LevelFilter;
+
+use self::file::{File, Urls};
+use crate::limits::{CONFIG_BYTES, IDENTITY_BYTES, PATTERNS, SLOT_KEY_CHARACTERS, SLOTS};
+use crate::policy::{Pattern, Policy};
+
+/// Where the configuration is unless `--config` says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/ocpp-tunnel/config.toml";
+/// The read-only OCPP key that shows the device's public key.
+pub const CLIENT_KEY: &str = "SSHClientKey";
+
+/// A validated configuration.
+#[derive(Debug)]
+pub struct Config {
+    /// Device key, known hosts.
+    pub state_dir: PathBuf,
+    /// Lock, control socket, wanted tunnels.
+    pub runtime_dir: PathBuf,
+    /// The link to the CSMS; `None` if `ocpp.mode` is `"off"`.
+    pub ocpp: Option<Ocpp>,
+    /// The device's name for people: the OCPP identity, or nothing.
+    pub identity: Option<String>,
+    /// SSH.
+    pub ssh: Ssh,
+    /// What the CSMS and technicians can open.
+    pub slots: Vec<Slot>,
+    /// What may be opened.
+    pub policy: Policy,
+    /// Where the log goes.
+    pub log: Log,
+    shown: File,
+}
+
+/// The link to the CSMS.
+#[derive(Debug)]
+pub struct Ocpp {
+    /// Tried in turn.
+    pub urls: Vec<Url>,
+    /// Our name there.
+    pub identity: String,
+    /// 0 to 2.
+    pub security_profile: u8,
+    /// Present from profile 1 on.
+    pub authorization_key_file: Option<PathBuf>,
+    /// Absent: the system's roots.
+    pub ca_file: Option<PathBuf>,
+    /// Between two pings.
+    pub ping_interval: Duration,
+    /// Between two connections.
+    pub backoff: Backoff,
+    /// BootNotification after each reconnect.
+    pub boot_on_reconnect: bool,
+    /// BootNotification's `chargePointVendor`.
+    pub vendor: String,
+    /// BootNotification's `chargePointModel`.
+    pub model: String,
+    /// The key `NumberOfConnectors`.
+    pub connectors: u32,
+}
+
+/// SSH.
+#[derive(Debug)]
+pub struct Ssh {
+    /// The device's private key.
+    pub identity_file: PathBuf,
+    /// The servers' keys that were learned.
+    pub known_hosts_file: PathBuf,
+    /// Servers' keys that the operator pinned.
+    pub host_keys: Vec<Pin>,
+    /// What happens to servers without any.
+    pub host_key_policy: HostKeyPolicy,
+    /// Silence after which the server is asked for a sign of life.
+    pub keepalive_interval: Duration,
+    /// So many intervals of silence make a dead peer.
+    pub keepalive_max: u32,
+    /// Upper bound of the first wait after a failure.
+    pub backoff_minimum: Duration,
+    /// Upper bound of every wait.
+    pub backoff_maximum: Duration,
+}
+
+/// A tunnel that an OCPP key, or `--script`, opens.
+#[derive(Clone, Debug)]
+pub struct Slot {
+    /// What people call it: the number that its key ends with, or else its place in the file.
+    pub number: u8,
+    /// The OCPP key.
+    pub key: String,
+    /// What it publishes.
+    pub forward: Forward,
+}
+
+/// Where the log goes.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// syslog's socket.
+    pub syslog: Option<PathBuf>,
+    /// What is logged.
+    pub level: LevelFilter,
+}
+
+/// What is wrong with a configuration file, and where.
+#[derive(Debug)]
+pub struct ConfigError {
+    path: PathBuf,
+    /// Line and column from 1.
+    place: Option<(usize, usize)>,
+    text: String,
+}
+
+impl Config {
+    /// Reads and validates a file.
+    ///
+    /// # Errors
+    /// The file can't be read, isn't TOML, has an unknown key, a wrong type or an impossible combination.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let unreadable = |error: std::io::Error| ConfigError {
+            path: path.to_owned(),
+            place: None,
+            text: format!("can't be read: {error}; name another one with --config FILE"),
+        };
+        let mut source = String::new();
+        let file = fs::File::open(path).map_err(unreadable)?;
+        file.take(CONFIG_BYTES).read_to_string(&mut source).map_err(unreadable)?;
+        Self::parse(path, &source)
+    }
+
+    fn parse(path: &Path, source: &str) -> Result<Self, ConfigError> {
+        let mut file: File = toml::from_str(source).map_err(|error: toml::de::Error| {
+            let message = error.message().trim().replace('\n', " ");
+            Invalid::at(error.span(), message).in_file(path, source)
+        })?;
+        file.complete();
+        Self::validate(file).map_err(|invalid| invalid.in_file(path, source))
+    }
+
+    fn validate(file: File) -> Result<Self, Invalid> {
+        let slots = slots(&file.script)?;
+        let (ocpp, identity) = ocpp(&file.ocpp)?;
+        Ok(Self {
+            state_dir: file.state_dir.clone(),
+            runtime_dir: file.runtime_dir.clone(),
+            ocpp,
+            identity,
+            ssh: ssh(&file.ssh)?,
+            slots,
+            policy: policy(&file.policy)?,
+            log: log(&file.log)?,
+            shown: file,
+        })
+    }
+
+    /// The slot that people call by this number.
+    #[must_use]
+    pub fn slot(&self, number: u8) -> Option<&Slot> {
+        self.slots.iter().find(|slot| slot.number == number)
+    }
+
+    /// The whole configuration as TOML, defaults included. It names files that hold secrets, never the secrets.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        // A struct of strings, numbers and tables always has a form in TOML.
+        toml::to_string(&self.shown).unwrap_or_default()
+    }
+
+    /// What an operator might not expect of this configuration.
+    #[must_use]
+    pub fn remarks(&self) -> Vec<String> {
+        let mut remarks = Vec::new();
+        if self.policy.allow.is_empty() && self.ocpp.is_some() {
+            remarks.push("policy.allow_destinations is empty: the CSMS can open nothing".into());
+        }
+        let minimum = self.policy.minimum_security_profile;
+        if let Some(ocpp) = self.ocpp.as_ref().filter(|ocpp| ocpp.security_profile < minimum) {
+            remarks.push(format!(
+                "ocpp.security_profile {} is below policy.minimum_security_profile {minimum}: the CSMS can open nothing",
+                ocpp.security_profile
+            ));
+        }
+        if self.ssh.host_keys.is_empty() && self.ssh.host_key_policy == HostKeyPolicy::AcceptNew {
+            remarks.push("no ssh.host_keys are pinned: a server's first key is trusted".into());
+        }
+        remarks
+    }
+
+    /// The control socket's path.
+    #[must_use]
+    pub fn control_socket(&self) -> PathBuf {
+        self.runtime_dir.join("control.sock")
+    }
+}
+
+/// Something wrong at a place that isn't a line and column yet.
+struct Invalid {
+    span: Option<Range<usize>>,
+    text: String,
+}
+
+impl Invalid {
+    fn at(span: Option<Range<usize>>, text: impl Into<String>) -> Self {
+        Self { span, text: text.into() }
+    }
+
+    fn value<T>(value: &Spanned<T>, text: impl Into<String>) -> Self {
+        Self::at(Some(value.span()), text)
+    }
+
+    fn in_file(self, path: &Path, source: &str) -> ConfigError {
+        let place = self.span.map(|span| {
+            let before = source.get(..span.start).unwrap_or_default();
+            let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+            let column = before.get(line_start..).unwrap_or_default().chars().count() + 1;
+            (before.matches('\n').count() + 1, column)
+        });
+        ConfigError { path: path.to_owned(), place: place.or(Some((1, 1))), text: self.text }
+    }
+}
+
+fn ocpp(written: &Spanned<file::Ocpp>) -> Result<(Option<Ocpp>, Option<String>), Invalid> {
+    let ocpp = written.get_ref();
+    let mode = ocpp.mode.get_ref().as_str();
+    match mode {
+        "direct" | "off" => {}
+        "bridge" => {
+            return Err(Invalid::value(
+                &ocpp.mode,
+                "ocpp.mode \"bridge\" is not part of this version; use \"direct\" or \"off\"",
+            ));
+        }
+        other => {
+            return Err(Invalid::value(
+                &ocpp.mode,
+                format!("ocpp.mode {other:?} doesn't exist; use \"direct\" or \"off\""),
+            ));
+        }
+    }
+    if !matches!(ocpp.report.get_ref().as_str(), "auto" | "off") {
+        return Err(Invalid::value(
+            &ocpp.report,
+            "ocpp.report is neither \"auto\" nor \"off\"; use one of them",
+        ));
+    }
+    let identity = identity(ocpp)?;
+    if mode == "off" {
+        return Ok((None, identity));
+    }
+    let Some(identity) = identity else {
+        let text = "ocpp.identity is missing; set it to this charge point's identity, or identity_file, or mode = \"off\"";
+        return Err(Invalid::at(Some(written.span()), text));
+    };
+    let profile = *ocpp.security_profile.get_ref();
+    let urls = urls(written, profile)?;
+    if profile > 2 {
+        let text = format!("ocpp.security_profile {profile} is not part of this version; use 0, 1 or 2");
+        return Err(Invalid::value(&ocpp.security_profile, text));
+    }
+    if profile > 0 && ocpp.authorization_key_file.is_none() {
+        let text = format!(
+            "security profile {profile} needs a password; set ocpp.authorization_key_file to a file that holds it"
+        );
+        return Err(Invalid::at(Some(written.span()), text));
+    }
+    if profile > 0 && identity.contains(':') {
+        let text =
+            "ocpp.identity has a colon, which Basic authentication can't carry; rename the charge point";
+        return Err(Invalid::value(&ocpp.identity, text));
+    }
+    let name = |value: &Spanned<String>, what: &str| match value.get_ref().chars().count() {
+        1..=20 => Ok(value.get_ref().clone()),
+        n => Err(Invalid::value(value, format!("ocpp.{what} has {n} characters; OCPP allows 1 to 20"))),
+    };
+    let link = Ocpp {
+        urls,
+        identity: identity.clone(),
+        security_profile: profile,
+        authorization_key_file: ocpp.authorization_key_file.clone(),
+        ca_file: ocpp.ca_file.clone(),
+        ping_interval: duration(&ocpp.ping_interval, "ocpp.ping_interval", Duration::ZERO)?,
+        backoff: Backoff {
+            minimum: duration(&ocpp.backoff_minimum, "ocpp.backoff_minimum", MOMENT)?,
+            random: duration(&ocpp.backoff_random, "ocpp.backoff_random", Duration::ZERO)?,
+            doublings: ocpp.backoff_doublings,
+        },
+        boot_on_reconnect: ocpp.boot_on_reconnect,
+        vendor: name(&ocpp.vendor, "vendor")?,
+        model: name(&ocpp.model, "model")?,
+        connectors: ocpp.connectors,
+    };
+    Ok((Some(link), Some(identity)))
+}
+
+/// The shortest time that any waiting may be set to: enough for tests, harmless in the field.
+const MOMENT: Duration = Duration::from_millis(1);
+
+fn identity(ocpp: &file::Ocpp) -> Result<Option<String>, Invalid> {
+    let (identity, place) = match (&ocpp.identity_file, ocpp.identity.get_ref().as_str()) {
+        (None, "") => return Ok(None),
+        (None, identity) => (identity.to_owned(), ocpp.identity.span()),
+        (Some(file), "") => {
+            let path = file.get_ref();
+            let text = fs::read_to_string(path).map_err(|error| {
+                let text = format!(
+                    "can't read ocpp.identity_file {}: {error}; put the identity there",
+                    path.display()
+                );
+                Invalid::value(file, text)
+            })?;
+            (text.trim_end_matches(['\r', '\n']).to_owned(), file.span())
+        }
+        (Some(file), _) => {
+            return Err(Invalid::value(
+                file,
+                "both ocpp.identity and ocpp.identity_file are set; remove one",
+            ));
+        }
+    };
+    if identity.is_empty() || identity.len() > IDENTITY_BYTES || identity.chars().any(char::is_control) {
+        let text = format!(
+            "the identity {identity:?} is empty, too long or has a control character; set another one"
+        );
+        return Err(Invalid::at(Some(place), text));
+    }
+    Ok(Some(identity))
+}
+
+fn urls(written: &Spanned<file::Ocpp>, profile: u8) -> Result<Vec<Url>, Invalid> {
+    let url = &written.get_ref().url;
+    let texts: Vec<Spanned<String>> = match url.get_ref() {
+        Urls::One(text) => vec![Spanned::new(url.span(), text.clone())],
+        Urls::Several(texts) => texts.clone(),
+    };
+    if texts.is_empty() {
+        let text = "ocpp.url is missing; set it to the CSMS's WebSocket URL, without the identity, or mode = \"off\"";
+        return Err(Invalid::at(Some(written.span()), text));
+    }
+    let mut urls = Vec::new();
+    for text in &texts {
+        let url = Url::parse(text.get_ref()).map_err(|error| {
+            Invalid::value(
+                text,
+                format!("ocpp.url {:?}: {error}; write ws:// or wss://, host and path", text.get_ref()),
+            )
+        })?;
+        if profile >= 2 && !url.is_tls() {
+            let text_error = format!(
+                "security profile {profile} needs TLS, and {:?} has none; write wss:// or lower ocpp.security_profile",
+                text.get_ref()
+            );
+            return Err(Invalid::value(text, text_error));
+        }
+        urls.push(url);
+    }
+    Ok(urls)
+}
+
+fn ssh(ssh: &file::Ssh) -> Result<Ssh, Invalid> {
+    let host_keys = ssh.host_keys.iter().map(|line| {
+        line.get_ref().parse::<Pin>().map_err(|error| {
+            Invalid::value(
+                line,
+                format!("ssh.host_keys: {error}; copy a line from known_hosts or `ssh-keyscan`"),
+            )
+        })
+    });
+    let host_key_policy = match ssh.host_key_policy.get_ref().as_str() {
+        "accept-new" => HostKeyPolicy::AcceptNew,
+        "strict" => HostKeyPolicy::Strict,
+        other => {
+            let text =
+                format!("ssh.host_key_policy {other:?} doesn't exist; use \"accept-new\" or \"strict\"");
+            return Err(Invalid::value(&ssh.host_key_policy, text));
+        }
+    };
+    let keepalive_max = *ssh.keepalive_max.get_ref();
+    if !(1..=100).contains(&keepalive_max) {
+        return Err(Invalid::value(
+            &ssh.keepalive_max,
+            format!("ssh.keepalive_max is {keepalive_max}; use 1 to 100"),
+        ));
+    }
+    let keepalive_interval =
+        duration(&ssh.keepalive_interval, "ssh.keepalive_interval", Duration::from_millis(100))?;
+    let backoff_minimum = duration(&ssh.backoff_minimum, "ssh.backoff_minimum", MOMENT)?;
+    let backoff_maximum = duration(&ssh.backoff_maximum, "ssh.backoff_maximum", MOMENT)?;
+    if backoff_maximum < backoff_minimum {
+        return Err(Invalid::value(
+            &ssh.backoff_maximum,
+            "ssh.backoff_maximum is below ssh.backoff_minimum; raise it",
+        ));
+    }
+    Ok(Ssh {
+        // `File::complete` has filled both in.
+        identity_file: ssh.identity_file.clone().unwrap_or_default(),
+        known_hosts_file: ssh.known_hosts_file.clone().unwrap_or_default(),
+        host_keys: host_keys.collect::<Result<_, _>>()?,
+        host_key_policy,
+        keepalive_interval,
+        keepalive_max,
+        backoff_minimum,
+        backoff_maximum,
+    })
+}
+
+fn slots(scripts: &[file::Script]) -> Result<Vec<Slot>, Invalid> {
+    // The registry knows which keys are the standard's, and refuses one that is there already.
+    let mut registry = Registry::new(0);
+    let _ = registry.register(CLIENT_KEY, Access::ReadOnly);
+    let mut slots: Vec<Slot> = Vec::new();
+    for (index, script) in scripts.iter().enumerate() {
+        let key = script.key.get_ref();
+        if index >= SLOTS {
+            return Err(Invalid::value(&script.key, format!("more than {SLOTS} scripts; remove some")));
+        }
+        if key.chars().count() > SLOT_KEY_CHARACTERS {
+            let text = format!("the key {key:?} is longer than {SLOT_KEY_CHARACTERS} characters; shorten it");
+            return Err(Invalid::value(&script.key, text));
+        }
+        for name in [key.clone(), format!("{key}Status")] {
+            registry.register(&name, Access::ReadWrite).map_err(|error| {
+                Invalid::value(
+                    &script.key,
+                    format!("the key {name:?} can't be used: {error}; choose another one"),
+                )
+            })?;
+        }
+        let number = number_of(key).unwrap_or(u8::try_from(index + 1).unwrap_or(u8::MAX));
+        if let Some(other) = slots.iter().find(|slot| slot.number == number) {
+            let text = format!("{key:?} and {:?} would both be script {number}; rename one", other.key);
+            return Err(Invalid::value(&script.key, text));
+        }
+        let forward = Forward {
+            remote: script.remote.get_ref().parse().map_err(|error| {
+                Invalid::value(
+                    &script.remote,
+                    format!("script.remote: {error}; write for example \"localhost:1111\""),
+                )
+            })?,
+            local: script.local.get_ref().parse().map_err(|error| {
+                Invalid::value(
+                    &script.local,
+                    format!("script.local: {error}; write for example \"127.0.0.1:22\""),
+                )
+            })?,
+        };
+        slots.push(Slot { number, key: key.clone(), forward });
+    }
+    Ok(slots)
+}
+
+/// The number that a key ends with, 1 to 255.
+fn number_of(key: &str) -> Option<u8> {
+    let digits = key.len() - key.bytes().rev().take_while(u8::is_ascii_digit).count();
+    key.get(digits..)?.parse().ok().filter(|number| *number > 0)
+}
+
+fn policy(policy: &file::Policy) -> Result<Policy, Invalid> {
+    if let Some(extra) = policy.allow_destinations.get(PATTERNS) {
+        return Err(Invalid::value(extra, format!("more than {PATTERNS} allow_destinations; use a pattern")));
+    }
+    let allow = policy.allow_destinations.iter().map(|text| {
+        text.get_ref().parse::<Pattern>().map_err(|error| {
+            let text_error =
+                format!("policy.allow_destinations {:?}: {error}; write user@host[:port]", text.get_ref());
+            Invalid::value(text, text_error)
+        })
+    });
+    let minimum_security_profile = *policy.minimum_security_profile.get_ref();
+    if minimum_security_profile > 3 {
+        let text =
+            format!("policy.minimum_security_profile {minimum_security_profile} doesn't exist; use 0 to 3");
+        return Err(Invalid::value(&policy.minimum_security_profile, text));
+    }
+    let max_connections = *policy.max_connections.get_ref();
+    if !(1..=65_535).contains(&max_connections) {
+        let text = format!("policy.max_connections is {max_connections}; use 1 to 65535");
+        return Err(Invalid::value(&policy.max_connections, text));
+    }
+    Ok(Policy {
+        allow: allow.collect::<Result<_, _>>()?,
+        minimum_security_profile,
+        max_duration: duration(&policy.max_duration, "policy.max_duration", Duration::from_secs(1))?,
+        idle_timeout: duration(&policy.idle_timeout, "policy.idle_timeout", Duration::ZERO)?,
+        opens_per_hour: policy.opens_per_hour,
+        max_connections,
+        disable_file: policy.disable_file.clone(),
+    })
+}
+
+fn log(log: &file::Log) -> Result<Log, Invalid> {
+    let level = match log.level.get_ref().as_str() {
+        "error" => LevelFilter::ERROR,
+        "warn" => LevelFilter::WARN,
+        "info" => LevelFilter::INFO,
+        "debug" => LevelFilter::DEBUG,
+        other => {
+            let text =
+                format!("log.level {other:?} doesn't exist; use \"error\", \"warn\", \"info\" or \"debug\"");
+            return Err(Invalid::value(&log.level, text));
+        }
+    };
+    let syslog = Some(log.syslog.as_str()).filter(|syslog| *syslog != "off").map(PathBuf::from);
+    Ok(Log { syslog, level })
+}
+
+fn duration(text: &Spanned<String>, name: &str, least: Duration) -> Result<Duration, Invalid> {
+    let invalid = |what: String| Invalid::value(text, format!("{name} {:?}: {what}", text.get_ref()));
+    let duration = humantime::parse_duration(text.get_ref())
+        .map_err(|error| invalid(format!("{error}; write for example \"90s\", \"15m\" or \"8h\"")))?;
+    if duration < least || duration > LONGEST {
+        let (least, most) = (humantime::format_duration(least), humantime::format_duration(LONGEST));
+        return Err(invalid(format!("out of range; use {least} to {most}")));
+    }
+    Ok(duration)
+}
+
+/// The longest time that anything may be set to; far below what overflows a clock.
+const LONGEST: Duration = Duration::from_secs(400 * 24 * 3600);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.place {
+            Some((line, column)) => write!(f, "{}:{line}:{column}: {}", self.path.display(), self.text),
+            None => write!(f, "{}: {}", self.path.display(), self.text),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str = "[ocpp]\nurl = \"wss://csms.example.com/ocpp\"\nidentity = \"CP001\"\nauthorization_key_file = \"/k\"\n";
+
+    fn parse(source: &str) -> Result<Config, String> {
+        Config::parse(Path::new("c.toml"), source).map_err(|error| error.to_string())
+    }
+
+    fn error(source: &str) -> String {
+        parse(source).expect_err("an error")
+    }
+
+    #[test]
+    fn the_least_that_must_be_said() {
+        let config = parse(MINIMAL).unwrap();
+        assert_eq!(config.identity.as_deref(), Some("CP001"));
+        assert_eq!(config.ssh.identity_file, Path::new("/var/lib/ocpp-tunnel/id_ed25519"));
+        let slots: Vec<String> =
+            config.slots.iter().map(|s| format!("{} {} {}", s.number, s.key, s.forward)).collect();
+        assert_eq!(
+            slots,
+            [
+                "1 InvokeCustomScript1 localhost:1111:127.0.0.1:22",
+                "2 InvokeCustomScript2 localhost:1112:127.0.0.1:80"
+            ]
+        );
+        assert_eq!(config.policy.max_duration, Duration::from_secs(8 * 3600));
+    }
+
+    #[test]
+    fn without_ocpp_nothing_must_be_said() {
+        let config = parse("state_dir = \"/s\"\nocpp.mode = \"off\"").unwrap();
+        assert!(config.ocpp.is_none());
+        assert_eq!(config.ssh.known_hosts_file, Path::new("/s/known_hosts"));
+    }
+
+    #[test]
+    fn what_is_shown_can_be_read_again() {
+        let shown = parse(MINIMAL).unwrap().to_toml();
+        let again = parse(&shown).unwrap_or_else(|error| panic!("{error}\n{shown}"));
+        assert_eq!(again.to_toml(), shown);
+    }
+
+    #[test]
+    fn errors_name_line_column_and_cure() {
+        for (source, expected) in [
+            ("x = 1", "c.toml:1:1: unknown field `x`"),
+            ("[ocpp]\nidentity = 7", "c.toml:2:12: invalid type: integer `7`, expected a string"),
+            ("[ocpp]\nidentity = \"a", "c.toml:2:"),
+            ("", "c.toml:1:1: ocpp.identity is missing; set"),
+            ("[ocpp]\nidentity = \"a\"", "c.toml:1:1: ocpp.url is missing; set"),
+            ("[ocpp]\nmode = \"of\"", "c.toml:2:8: ocpp.mode \"of\" doesn't exist; use"),
+            (
+                "[ocpp]\n  mode = \"bridge\"",
+                "c.toml:2:10: ocpp.mode \"bridge\" is not part of this version; use",
+            ),
+            ("[ocpp]\nurl = \"http://x\"\nidentity = \"a\"", "c.toml:2:7: ocpp.url \"http://x\""),
+            (
+                "[ocpp]\nurl = [\"wss://x\", \"ws://y\"]\nidentity = \"a\"",
+                "c.toml:2:19: security profile 2 needs TLS",
+            ),
+            (
+                "[ocpp]\nurl = \"wss://x\"\nidentity = \"a\"",
+                "c.toml:1:1: security profile 2 needs a password; set",
+            ),
+            (
+                "ocpp.mode = \"off\"\n[policy]\nallow_destinations = [\"a@b\", \"a b\"]",
+                "c.toml:3:30: policy.allow_destinations \"a b\"",
+            ),
+            ("ocpp.mode = \"off\"\n[policy]\nmax_duration = \"8\"", "c.toml:3:16: policy.max_duration \"8\""),
+            (
+                "ocpp.mode = \"off\"\n[policy]\nmax_duration = \"0s\"",
+                "c.toml:3:16: policy.max_duration \"0s\": out of range; use 1s to",
+            ),
+            (
+                "ocpp.mode = \"off\"\n[ssh]\nhost_keys = [\"nonsense\"]",
+                "c.toml:3:14: ssh.host_keys: \"nonsense\"",
+            ),
+            (
+                "ocpp.mode = \"off\"\n[ssh]\nkeepalive_max = 0",
+                "c.toml:3:17: ssh.keepalive_max is 0; use 1 to 100",
+            ),
+            (
+                "ocpp.mode = \"off\"\n[[script]]\nkey = \"HeartbeatInterval\"\nremote = \"1\"\nlocal = \"a:1\"",
+                "c.toml:3:7: the key \"HeartbeatInterval\" can't be used",
+            ),
+            (
+                "ocpp.mode = \"off\"\n[[script]]\nkey = \"K\"\nremote = \"x\"\nlocal = \"a:1\"",
+                "c.toml:4:10: script.remote: \"x\"",
+            ),
+            (
+                "ocpp.mode = \"off\"\n[[script]]\nkey = \"K\"\nremote = \"1\"",
+                "c.toml:2:1: missing field `local`",
+            ),
+            (
+                "ocpp.mode = \"off\"\n[log]\nlevel = \"loud\"",
+                "c.toml:3:9: log.level \"loud\" doesn't exist; use",
+            ),
+        ] {
+            let error = error(source);
+            assert!(error.starts_with(expected), "{source:?}\n got {error}\nwant {expected}");
+        }
+    }
+
+    #[test]
+    fn scripts_are_called_by_the_number_in_their_key() {
+        let script = |key: &str| format!("[[script]]\nkey = \"{key}\"\nremote = \"1\"\nlocal = \"a:1\"\n");
+        let config =
+            parse(&format!("ocpp.mode = \"off\"\n{}{}", script("InvokeCustomScript3"), script("Dashboard")))
+                .unwrap();
+        let numbers: Vec<u8> = config.slots.iter().map(|slot| slot.number).collect();
+        assert_eq!(numbers, [3, 2]);
+        let clash = error(&format!("ocpp.mode = \"off\"\n{}{}", script("Script2"), script("Dashboard")));
+        assert!(clash.contains("would both be script 2"), "{clash}");
+        let twice = error(&format!("ocpp.mode = \"off\"\n{}{}", script("Script2"), script("script2")));
+        assert!(twice.contains("can't be used"), "{twice}");
+    }
+
+    #[test]
+    fn the_identity_may_stand_in_a_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("identity");
+        fs::write(&path, "RDAM 123\n").unwrap();
+        let source = format!("[ocpp]\nmode = \"off\"\nidentity_file = {path:?}");
+        assert_eq!(parse(&source).unwrap().identity.as_deref(), Some("RDAM 123"));
+        assert!(error(&format!("{source}\nidentity = \"x\"")).contains("remove one"));
+        assert!(error("[ocpp]\nidentity_file = \"/nonexistent\"").contains("c.toml:2:17: can't read"));
+    }
+}

@@ -1,0 +1,85 @@
+//! The command line's end of the control socket.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use super::protocol::{Answer, Problem, Request};
+use crate::exit::Exit;
+use crate::limits::{CONTROL_ANSWER_TIMEOUT, CONTROL_LINE_BYTES, OPEN_WAIT};
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum ClientError {
+    /// No agent listens there.
+    NoAgent,
+    /// The socket may not be used.
+    Forbidden(io::Error),
+    /// The agent did not answer in time.
+    Timeout,
+    /// The connection broke, or the answer makes no sense.
+    Broken(String),
+}
+
+/// Asks the agent and waits for its answer.
+///
+/// # Errors
+/// See [`ClientError`].
+pub fn ask(socket: &Path, request: &Request) -> Result<Answer, ClientError> {
+    let patience = match request {
+        Request::Open { wait: true, .. } => OPEN_WAIT + CONTROL_ANSWER_TIMEOUT,
+        _ => CONTROL_ANSWER_TIMEOUT,
+    };
+    let mut stream = UnixStream::connect(socket).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NoAgent,
+        io::ErrorKind::PermissionDenied => ClientError::Forbidden(error),
+        _ => ClientError::Broken(error.to_string()),
+    })?;
+    exchange(&mut stream, request, patience).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::Timeout,
+        _ => ClientError::Broken(error.to_string()),
+    })
+}
+
+fn exchange(stream: &mut UnixStream, request: &Request, patience: Duration) -> io::Result<Answer> {
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(CONTROL_ANSWER_TIMEOUT))?;
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
+    stream.write_all(&line)?;
+    let mut answer = String::new();
+    BufReader::new(stream.take(CONTROL_LINE_BYTES)).read_line(&mut answer)?;
+    if answer.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the agent hung up"));
+    }
+    Ok(serde_json::from_str(&answer)?)
+}
+
+impl ClientError {
+    /// The error as the command line tells it.
+    #[must_use]
+    pub fn to_problem(&self, socket: &Path) -> Problem {
+        let socket = socket.display();
+        match self {
+            Self::NoAgent => Problem::new(
+                Exit::NoAgent,
+                format!("no agent answers at {socket}"),
+                "start it with `ocpp-tunnel run`, or name its configuration with --config",
+            ),
+            Self::Forbidden(error) => Problem::new(
+                Exit::NoAgent,
+                format!("{socket} may not be used: {error}"),
+                "run as root or as a member of the group ocpp-tunnel",
+            ),
+            Self::Timeout => {
+                Problem::new(Exit::Timeout, format!("the agent at {socket} doesn't answer"), "restart it")
+            }
+            Self::Broken(error) => Problem::new(
+                Exit::Error,
+                format!("the agent at {socket} gave no answer: {error}"),
+                "try again",
+            ),
+        }
+    }
+}

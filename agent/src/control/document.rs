@@ -1,0 +1,88 @@
+//! The status document: what `ocpp-tunnel status --json` prints. Scripts rely on its names.
+
+use std::time::Instant;
+
+use ocpp_bridge::LinkStatus;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::clock;
+use crate::supervisor::View;
+
+/// The parts of an agent that can be looked at.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// When the agent started.
+    pub started: Instant,
+    /// `ocpp.mode`.
+    pub mode: &'static str,
+    /// The OCPP link; none in mode `off`.
+    pub ocpp: Option<watch::Receiver<LinkStatus>>,
+    /// The tunnels.
+    pub views: watch::Receiver<Vec<View>>,
+}
+
+impl Observed {
+    /// The document, schema 1. Times are RFC 3339, absent values `null`.
+    #[must_use]
+    pub fn document(&self) -> Value {
+        json!({
+            "schema": 1,
+            "agent": {
+                "version": env!("CARGO_PKG_VERSION"),
+                "since": clock::rfc3339(clock::wall(self.started)),
+                "pid": std::process::id(),
+            },
+            "clock": if clock::is_set() { "synced" } else { "unset" },
+            "ocpp": self.ocpp(),
+            "tunnels": self.views.borrow().iter().map(tunnel).collect::<Vec<_>>(),
+        })
+    }
+
+    fn ocpp(&self) -> Value {
+        let Some(status) = self.ocpp.as_ref().map(|status| status.borrow().clone()) else {
+            return json!({
+                "mode": self.mode, "state": "off", "url": null, "profile": null, "since": null, "last_error": null,
+            });
+        };
+        json!({
+            "mode": self.mode,
+            "state": status.state.to_string(),
+            "url": status.url,
+            "profile": status.profile,
+            "since": clock::rfc3339(status.since),
+            "last_error": status.last_error,
+        })
+    }
+}
+
+fn tunnel(view: &View) -> Value {
+    let status = view.status.as_ref();
+    let forwards = status.map_or(&view.forwards, |status| &status.forwards);
+    let wall = |moment: Instant| clock::rfc3339(clock::wall(moment));
+    let traffic = view.traffic.as_ref();
+    json!({
+        "id": view.id.to_string(),
+        "slot": match view.id {
+            crate::supervisor::TunnelId::Slot(number) => Some(number),
+            crate::supervisor::TunnelId::AdHoc(_) => None,
+        },
+        "key": view.key,
+        "state": status.map_or("idle", |status| status.state.word()),
+        "reason": status.and_then(|status| status.state.reason()).map(|reason| reason.word()),
+        "server": status.map(|status| status.destination.to_string()),
+        "forwards": forwards.iter().map(|forward| json!({
+            "remote": forward.remote.to_string(),
+            "local": forward.local.to_string(),
+        })).collect::<Vec<_>>(),
+        "since": status.map(|status| wall(status.since)),
+        "expires": status.filter(|_| view.wanted.is_some()).and_then(|status| status.expires).map(wall),
+        "connections": traffic.map_or(0, |traffic| traffic.connections()),
+        "bytes_in": traffic.map_or(0, |traffic| traffic.bytes_in()),
+        "bytes_out": traffic.map_or(0, |traffic| traffic.bytes_out()),
+        "retry_at": status.and_then(|status| status.retry_at).map(wall),
+        "last_error": status.and_then(|status| status.last_error.as_ref()).map(|error| error.text.clone()),
+        "host_key": status.and_then(|status| status.host_key.as_ref()).map(|key| key.fingerprint.clone()),
+        "refused": view.refusal,
+    })
+}

@@ -1,0 +1,72 @@
+//! What is said on the control socket.
+
+use serde::{Deserialize, Serialize};
+
+use crate::exit::Exit;
+
+/// A request.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(tag = "op", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Request {
+    /// The status document.
+    Status,
+    /// Open a tunnel.
+    Open {
+        /// `user@host[:port]`; the only exact entry of the allow-list if absent.
+        destination: Option<String>,
+        /// A slot's number.
+        script: Option<u8>,
+        /// `[BIND:]PORT:HOST:PORT`, instead of a slot.
+        forwards: Vec<String>,
+        /// Lifetime in seconds.
+        lifetime: Option<u64>,
+        /// Answer when the tunnel is up, or its first attempt failed.
+        wait: bool,
+    },
+    /// Close a tunnel and answer when it is closed.
+    Close {
+        /// All of them if absent.
+        id: Option<String>,
+    },
+}
+
+/// An answer.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Answer {
+    /// The status document.
+    Status(serde_json::Value),
+    /// The tunnel was opened, or is being opened.
+    Opened {
+        /// Its name.
+        id: String,
+        /// The server.
+        server: String,
+        /// Its state.
+        state: String,
+        /// `remote -> local`, with the port that the server chose.
+        forwards: Vec<String>,
+    },
+    /// These were closed.
+    Closed(Vec<String>),
+    /// It can't be done.
+    Error(Problem),
+}
+
+/// Why something can't be done.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Problem {
+    /// The exit code.
+    pub code: u8,
+    /// What is wrong.
+    pub text: String,
+    /// What to do about it.
+    pub cure: String,
+}
+
+impl Problem {
+    /// A problem that ends a command with this code.
+    pub fn new(exit: Exit, text: impl Into<String>, cure: impl Into<String>) -> Self {
+        Self { code: exit as u8, text: text.into(), cure: cure.into() }
+    }
+}

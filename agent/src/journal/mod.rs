@@ -1,0 +1,70 @@
+//! The log: each event as one line, to stderr and to syslog.
+//!
+//! A line is the event's name and its fields, `tunnel-up slot=1 server=ops@203.0.113.7`. Whatever came from outside
+//! is escaped, so that nothing can forge a line or speak to a terminal.
+
+mod format;
+mod syslog;
+
+use std::io::{IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
+
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::{Context, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+
+use self::syslog::Syslog;
+use crate::config::Log;
+
+pub use format::{escape, value};
+
+/// Where lines go besides syslog.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stderr {
+    /// Every line.
+    Everything,
+    /// Nothing: the terminal belongs to a command's own words, or to nobody.
+    Nothing,
+}
+
+/// Starts the log for the rest of the process. A second call changes nothing.
+pub fn init(log: &Log, stderr: Stderr) {
+    let journal = Journal {
+        syslog: log.syslog.clone().map(|path| Mutex::new(Syslog::new(path))),
+        stderr,
+        colour: std::io::stderr().is_terminal()
+            && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+    };
+    let _ = tracing_subscriber::registry().with(log.level).with(journal).try_init();
+}
+
+struct Journal {
+    syslog: Option<Mutex<Syslog>>,
+    stderr: Stderr,
+    colour: bool,
+}
+
+impl<S: Subscriber> Layer<S> for Journal {
+    fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
+        let level = *event.metadata().level();
+        let line = format::line(event);
+        if let Some(syslog) = &self.syslog {
+            syslog.lock().unwrap_or_else(PoisonError::into_inner).send(level, &line);
+        }
+        if self.stderr == Stderr::Everything {
+            let (on, off) = if self.colour { (colour(level), "\x1b[0m") } else { ("", "") };
+            // A closed stderr must not end the agent.
+            let _ = writeln!(std::io::stderr().lock(), "{on}{level:>5}{off} {line}");
+        }
+    }
+}
+
+fn colour(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "\x1b[31m",
+        Level::WARN => "\x1b[33m",
+        Level::INFO => "\x1b[32m",
+        _ => "\x1b[2m",
+    }
+}

@@ -1,0 +1,53 @@
+//! Every bound of the agent, with its reason.
+
+use std::time::Duration;
+
+/// Bytes of a configuration file that are read: a hundred times a generous one.
+pub const CONFIG_BYTES: u64 = 256 * 1024;
+/// Bytes of a secret's or certificate's file that are read: a chain of ten certificates.
+pub const SECRET_BYTES: u64 = 64 * 1024;
+/// Bytes of an identity file: an OCPP identity has at most 48 characters in practice, and a newline.
+pub const IDENTITY_BYTES: usize = 255;
+/// Slots that the configuration may define; each has two OCPP keys.
+pub const SLOTS: usize = 16;
+/// Characters of a slot's key: with `Status` behind it, it still fits OCPP's 50.
+pub const SLOT_KEY_CHARACTERS: usize = 44;
+/// Patterns in the allow-list.
+pub const PATTERNS: usize = 256;
+/// Tunnels at once that were opened with forwards of their own.
+pub const AD_HOC_TUNNELS: usize = 8;
+/// Forwards in one such tunnel.
+pub const FORWARDS: usize = 8;
+/// Closed tunnels of that kind that `status` still shows.
+pub const CLOSED_SHOWN: usize = 4;
+/// Characters of a configuration value over OCPP (OCPP 1.6 edition 2, `CiString500Type`).
+pub const OCPP_VALUE_CHARACTERS: usize = 500;
+
+/// Commands that wait for the supervisor: one of each client, and OCPP's.
+pub const SUPERVISOR_COMMANDS: usize = 16;
+/// Events of the OCPP link that wait for the trigger.
+pub const LINK_EVENTS: usize = 16;
+/// Answers and values that wait for the OCPP link.
+pub const LINK_COMMANDS: usize = 64;
+/// Clients of the control socket at once.
+pub const CONTROL_CLIENTS: usize = 16;
+/// Bytes of one line on the control socket: a status with every slot and tunnel at their longest.
+pub const CONTROL_LINE_BYTES: u64 = 256 * 1024;
+/// Bytes of a request on the control socket.
+pub const CONTROL_REQUEST_BYTES: u64 = 16 * 1024;
+
+/// How often the disable file is looked for while something is open.
+pub const DISABLE_FILE_INTERVAL: Duration = Duration::from_secs(10);
+/// How long a client of the control socket may take to send its request.
+pub const CONTROL_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long `open --wait` waits for the tunnel to come up.
+pub const OPEN_WAIT: Duration = Duration::from_secs(60);
+/// How long the CLI waits for an answer that needs no waiting.
+pub const CONTROL_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an agent that was started in the background may take until it answers.
+pub const BACKGROUND_START: Duration = Duration::from_secs(10);
+/// How long SIGTERM may take: systemd and procd kill after that or a little more.
+pub const SHUTDOWN: Duration = Duration::from_secs(5);
+
+/// Bytes of a syslog line with its header: BusyBox may read only 256.
+pub const SYSLOG_LINE_BYTES: usize = 199;

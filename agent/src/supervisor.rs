@@ -1,0 +1,560 @@
+//! The one owner of all tunnels. Everyone else sends it a command and watches what it publishes.
+//!
+//! What is wanted ([`Wanted`]) is kept apart from what is ([`Status`]): the first changes by commands and time, the
+//! second by what the network does. A tunnel that ends by itself is no longer wanted.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use reverse_tunnel::{Destination, Forward, Plan, Reason, Settings, Status, Traffic, TunnelHandle};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+use crate::config::Slot;
+use crate::limits::{AD_HOC_TUNNELS, CLOSED_SHOWN, DISABLE_FILE_INTERVAL, SHUTDOWN, SUPERVISOR_COMMANDS};
+use crate::policy::{Opens, Policy, Refusal};
+use crate::tunnel_log::TunnelLog;
+use crate::wanted::{Wanted, WantedFile};
+
+/// What people call a tunnel: its slot's number, or `t1`, `t2`, …
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TunnelId {
+    /// The tunnel of this slot.
+    Slot(u8),
+    /// One with forwards of its own.
+    AdHoc(u32),
+}
+
+/// Who wants something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The CSMS, over a link that fulfils this security profile.
+    Ocpp {
+        /// 0 to 3.
+        profile: u8,
+    },
+    /// A process on this device.
+    Local {
+        /// Its user.
+        uid: u32,
+        /// Its process.
+        pid: i32,
+    },
+}
+
+/// Who wanted a tunnel, as far as it matters after a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// The CSMS.
+    Ocpp,
+    /// A process on this device.
+    Local,
+}
+
+/// What is to be opened.
+#[derive(Clone, Debug)]
+pub enum What {
+    /// This slot's forward.
+    Script(u8),
+    /// These forwards.
+    Forwards(Vec<Forward>),
+}
+
+/// A request to open a tunnel.
+#[derive(Clone, Debug)]
+pub struct OpenRequest {
+    /// What to publish.
+    pub what: What,
+    /// Where; the only exact entry of the allow-list if absent.
+    pub destination: Option<Destination>,
+    /// For how long; as long as allowed if absent.
+    pub lifetime: Option<Duration>,
+    /// Who asks.
+    pub source: Source,
+}
+
+/// What others see of a tunnel.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// Its name.
+    pub id: TunnelId,
+    /// The slot's OCPP key.
+    pub key: Option<String>,
+    /// Where it would go, while it is wanted.
+    pub wanted: Option<Destination>,
+    /// How it is; none for a slot that was never opened.
+    pub status: Option<Status>,
+    /// What it would publish.
+    pub forwards: Vec<Forward>,
+    /// Its counters.
+    pub traffic: Option<Arc<Traffic>>,
+    /// Why the last request for it was refused, since the last one that wasn't.
+    pub refusal: Option<String>,
+}
+
+enum Command {
+    Open(OpenRequest, oneshot::Sender<Result<TunnelId, Refusal>>),
+    Refuse { slot: u8, refusal: Refusal, source: Source },
+    Close { id: Option<TunnelId>, reason: Reason, source: Source, closed: oneshot::Sender<Vec<TunnelId>> },
+    Shutdown(oneshot::Sender<()>),
+}
+
+/// The way to the supervisor. It is gone when the agent stops; what is asked of it then is refused.
+#[derive(Clone, Debug)]
+pub struct SupervisorHandle {
+    commands: mpsc::Sender<Command>,
+    views: watch::Receiver<Vec<View>>,
+}
+
+/// The owner of all tunnels.
+pub struct Supervisor {
+    policy: Arc<Policy>,
+    settings: Settings,
+    file: Option<WantedFile>,
+    entries: BTreeMap<TunnelId, Entry>,
+    next_ad_hoc: u32,
+    opens: Opens,
+    shutting_down: bool,
+    changed: Arc<Notify>,
+    commands: mpsc::Receiver<Command>,
+    views: watch::Sender<Vec<View>>,
+}
+
+struct Entry {
+    key: Option<String>,
+    forwards: Vec<Forward>,
+    wanted: Option<Wanted>,
+    running: Option<TunnelHandle>,
+    status: Option<watch::Receiver<Option<Status>>>,
+    traffic: Option<Arc<Traffic>>,
+    refusal: Option<String>,
+}
+
+impl Supervisor {
+    /// A supervisor of these slots, and the way to it. What `file` still wants is started by [`Self::run`].
+    #[must_use]
+    pub fn new(
+        slots: &[Slot],
+        policy: Arc<Policy>,
+        settings: Settings,
+        file: Option<WantedFile>,
+    ) -> (Self, SupervisorHandle) {
+        let (command_sender, commands) = mpsc::channel(SUPERVISOR_COMMANDS);
+        let entry = |slot: &Slot| Entry::new(Some(slot.key.clone()), vec![slot.forward.clone()]);
+        let entries = slots.iter().map(|slot| (TunnelId::Slot(slot.number), entry(slot))).collect();
+        let (views, view_receiver) = watch::channel(Vec::new());
+        let supervisor = Self {
+            policy,
+            settings,
+            file,
+            entries,
+            next_ad_hoc: 1,
+            opens: Opens::default(),
+            shutting_down: false,
+            changed: Arc::new(Notify::new()),
+            commands,
+            views,
+        };
+        supervisor.publish();
+        (supervisor, SupervisorHandle { commands: command_sender, views: view_receiver })
+    }
+
+    /// Serves until it is told to shut down, or until nobody is left who could tell it anything.
+    pub async fn run(mut self) {
+        self.restore();
+        let mut disable_check = tokio::time::interval(DISABLE_FILE_INTERVAL);
+        disable_check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let anything_wanted = self.entries.values().any(|entry| entry.wanted.is_some());
+            tokio::select! {
+                command = self.commands.recv() => match command {
+                    Some(Command::Open(request, answer)) => {
+                        let _ = answer.send(self.open(request));
+                    }
+                    Some(Command::Refuse { slot, refusal, source }) => {
+                        self.refuse(Some(TunnelId::Slot(slot)), &refusal, source);
+                    }
+                    Some(Command::Close { id, reason, source, closed }) => {
+                        let _ = closed.send(self.close(id, reason, source));
+                    }
+                    Some(Command::Shutdown(done)) => {
+                        self.shut_down().await;
+                        let _ = done.send(());
+                        return;
+                    }
+                    None => return self.shut_down().await,
+                },
+                () = self.changed.notified() => self.reap(),
+                _ = disable_check.tick(), if anything_wanted => self.check_disabled(),
+            }
+            self.publish();
+        }
+    }
+
+    fn open(&mut self, request: OpenRequest) -> Result<TunnelId, Refusal> {
+        let slot = match request.what {
+            What::Script(number) => Some(TunnelId::Slot(number)),
+            What::Forwards(_) => None,
+        };
+        let source = request.source;
+        self.admit(request).inspect_err(|refusal| self.refuse(slot, refusal, source))
+    }
+
+    fn admit(&mut self, request: OpenRequest) -> Result<TunnelId, Refusal> {
+        let now = Instant::now();
+        if self.shutting_down {
+            return Err(Refusal::ShuttingDown);
+        }
+        if let What::Script(number) = request.what
+            && !self.entries.contains_key(&TunnelId::Slot(number))
+        {
+            return Err(Refusal::NoSuchScript(number));
+        }
+        let destination =
+            request.destination.or_else(|| self.policy.only_destination()).ok_or(Refusal::NoDestination)?;
+        match request.source {
+            Source::Ocpp { profile } => self.policy.check_remote(&destination, profile)?,
+            Source::Local { .. } => self.policy.check_enabled()?,
+        }
+        let expires = now + self.policy.lifetime(request.lifetime)?;
+        let origin = request.source.origin();
+
+        if let What::Script(number) = request.what
+            && self.extend(TunnelId::Slot(number), &destination, expires, origin)
+        {
+            let id = TunnelId::Slot(number);
+            log_invocation(&destination);
+            tracing::info!(slot = %id, server = %destination, source = %request.source, "tunnel-extended");
+            return Ok(id);
+        }
+        if origin == Origin::Ocpp {
+            self.opens.check(self.policy.opens_per_hour, now)?;
+            self.opens.record(now);
+        }
+        let (id, forwards) = match request.what {
+            What::Forwards(forwards) => (self.new_ad_hoc(&forwards)?, forwards),
+            What::Script(number) => {
+                log_invocation(&destination);
+                let id = TunnelId::Slot(number);
+                (id, self.entries.get(&id).map(|entry| entry.forwards.clone()).unwrap_or_default())
+            }
+        };
+        tracing::info!(slot = %id, server = %destination, source = %request.source, "tunnel-requested");
+        self.start(Wanted { id, destination, forwards, expires, origin });
+        self.save();
+        Ok(id)
+    }
+
+    /// The same destination again: its time starts anew and nothing reconnects. False if it isn't the same.
+    fn extend(&mut self, id: TunnelId, destination: &Destination, expires: Instant, origin: Origin) -> bool {
+        let Some(entry) = self.entries.get_mut(&id) else { return false };
+        let (Some(wanted), Some(running)) = (&mut entry.wanted, &entry.running) else { return false };
+        if wanted.destination != *destination {
+            return false;
+        }
+        wanted.expires = expires;
+        wanted.origin = origin;
+        entry.refusal = None;
+        running.again(Some(expires));
+        self.save();
+        true
+    }
+
+    fn new_ad_hoc(&mut self, forwards: &[Forward]) -> Result<TunnelId, Refusal> {
+        let ad_hoc = |id: &TunnelId| matches!(id, TunnelId::AdHoc(_));
+        let open = self.entries.iter().filter(|(id, entry)| ad_hoc(id) && entry.wanted.is_some()).count();
+        if open >= AD_HOC_TUNNELS {
+            return Err(Refusal::TooManyTunnels(AD_HOC_TUNNELS));
+        }
+        let closed: Vec<TunnelId> = self
+            .entries
+            .iter()
+            .filter(|(id, entry)| ad_hoc(id) && entry.wanted.is_none())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in closed.iter().rev().skip(CLOSED_SHOWN - 1) {
+            self.entries.remove(id);
+        }
+        let id = TunnelId::AdHoc(self.next_ad_hoc);
+        self.next_ad_hoc = self.next_ad_hoc.wrapping_add(1).max(1);
+        self.entries.insert(id, Entry::new(None, forwards.to_vec()));
+        Ok(id)
+    }
+
+    /// Starts a tunnel, in the place of the one that its entry may have.
+    fn start(&mut self, wanted: Wanted) {
+        let Some(entry) = self.entries.get_mut(&wanted.id) else { return };
+        let predecessor: Option<JoinHandle<()>> = entry.running.take().map(|running| {
+            running.close(Reason::Replaced);
+            running.into_task()
+        });
+        let plan = Plan {
+            destination: wanted.destination.clone(),
+            forwards: wanted.forwards.clone(),
+            expires: Some(wanted.expires),
+        };
+        let (sender, status) = watch::channel(None);
+        let changed = self.changed.clone();
+        let mut log = TunnelLog::new(wanted.id, entry.key.is_some());
+        let running = reverse_tunnel::spawn(plan, self.settings.clone(), predecessor, move |notice| {
+            log.write(&notice);
+            if let reverse_tunnel::Notice::Changed(status) = notice {
+                sender.send_replace(Some(status.clone()));
+                changed.notify_one();
+            }
+        });
+        entry.traffic = Some(running.traffic().clone());
+        entry.running = Some(running);
+        entry.status = Some(status);
+        entry.refusal = None;
+        entry.wanted = Some(wanted);
+    }
+
+    /// Closes one tunnel, or all; gives those that were open.
+    fn close(&mut self, id: Option<TunnelId>, reason: Reason, source: Source) -> Vec<TunnelId> {
+        let chosen = self.entries.iter_mut().filter(|(other, _)| id.is_none_or(|id| id == **other));
+        let mut closed = Vec::new();
+        for (id, entry) in chosen {
+            if let Some(running) = &entry.running {
+                running.close(reason);
+                closed.push(*id);
+                tracing::info!(slot = %id, %source, "tunnel-close-requested");
+            }
+            entry.wanted = None;
+            entry.refusal = None;
+        }
+        self.save();
+        closed
+    }
+
+    fn refuse(&mut self, id: Option<TunnelId>, refusal: &Refusal, source: Source) {
+        let cure = refusal.cure();
+        match id {
+            Some(id) => tracing::warn!(slot = %id, %source, why = %refusal, %cure, "tunnel-refused"),
+            None => tracing::warn!(%source, why = %refusal, %cure, "tunnel-refused"),
+        }
+        if let Some(entry) = id.and_then(|id| self.entries.get_mut(&id)) {
+            entry.refusal = Some(refusal.to_string());
+        }
+    }
+
+    /// Forgets the tunnels that have ended.
+    fn reap(&mut self) {
+        let mut ended = false;
+        for entry in self.entries.values_mut() {
+            if entry.running.is_some() && entry.is_closed() {
+                entry.running = None;
+                entry.wanted = None;
+                ended = true;
+            }
+        }
+        if ended && !self.shutting_down {
+            self.save();
+        }
+    }
+
+    fn check_disabled(&mut self) {
+        if !self.policy.is_disabled() {
+            return;
+        }
+        tracing::warn!(file = %self.policy.disable_file.display(), "remote-access-disabled");
+        for entry in self.entries.values_mut() {
+            entry.wanted = None;
+            if let Some(running) = &entry.running {
+                running.close(Reason::Policy);
+            }
+        }
+        self.save();
+    }
+
+    /// Starts what was wanted before the restart, as far as it still may be.
+    fn restore(&mut self) {
+        let Some(file) = &self.file else { return };
+        for mut wanted in file.load() {
+            let allowed = self.policy.check_enabled().and_then(|()| match wanted.origin {
+                Origin::Ocpp => self.policy.check_allowed(&wanted.destination),
+                Origin::Local => Ok(()),
+            });
+            if let Err(refusal) = allowed {
+                tracing::warn!(slot = %wanted.id, server = %wanted.destination, why = %refusal, "tunnel-not-restored");
+                continue;
+            }
+            match (wanted.id, self.entries.get(&wanted.id)) {
+                // The configuration may publish something else there now.
+                (TunnelId::Slot(_), Some(entry)) => wanted.forwards.clone_from(&entry.forwards),
+                (TunnelId::Slot(_), None) => continue,
+                (TunnelId::AdHoc(number), _) => {
+                    self.next_ad_hoc = self.next_ad_hoc.max(number.saturating_add(1));
+                    self.entries.insert(wanted.id, Entry::new(None, wanted.forwards.clone()));
+                }
+            }
+            tracing::info!(slot = %wanted.id, server = %wanted.destination, "tunnel-restored");
+            self.start(wanted);
+        }
+        self.save();
+        self.publish();
+    }
+
+    /// Closes everything and leaves what is wanted to the next start.
+    async fn shut_down(&mut self) {
+        self.shutting_down = true;
+        let mut tasks = Vec::new();
+        for entry in self.entries.values_mut() {
+            if let Some(running) = entry.running.take() {
+                running.close(Reason::Shutdown);
+                tasks.push(running.into_task());
+            }
+        }
+        let all = async {
+            for task in tasks {
+                let _ = task.await;
+            }
+        };
+        if tokio::time::timeout(SHUTDOWN, all).await.is_err() {
+            tracing::warn!("shutdown-cut-short");
+        }
+        self.publish();
+    }
+
+    fn save(&self) {
+        let Some(file) = &self.file else { return };
+        let wanted = self.entries.values().filter_map(|entry| entry.wanted.clone());
+        if let Err(error) = file.save(wanted) {
+            // The tunnels are not at stake, only their return after a restart.
+            tracing::warn!(%error, "wanted-tunnels-not-kept");
+        }
+    }
+
+    fn publish(&self) {
+        self.views.send_replace(self.entries.iter().map(|(id, entry)| entry.view(*id)).collect());
+    }
+}
+
+/// The line that the vendor's scripts wrote for a parameter that passed their filter.
+fn log_invocation(destination: &Destination) {
+    tracing::info!("Ebee custom script invoked with parameter {destination}");
+}
+
+impl Entry {
+    fn new(key: Option<String>, forwards: Vec<Forward>) -> Self {
+        Self { key, forwards, wanted: None, running: None, status: None, traffic: None, refusal: None }
+    }
+
+    fn status(&self) -> Option<Status> {
+        self.status.as_ref().and_then(|status| status.borrow().clone())
+    }
+
+    fn is_closed(&self) -> bool {
+        self.status().is_some_and(|status| status.state.reason().is_some())
+    }
+
+    fn view(&self, id: TunnelId) -> View {
+        View {
+            id,
+            key: self.key.clone(),
+            wanted: self.wanted.as_ref().map(|wanted| wanted.destination.clone()),
+            status: self.status(),
+            forwards: self.forwards.clone(),
+            traffic: self.traffic.clone(),
+            refusal: self.refusal.clone(),
+        }
+    }
+}
+
+impl SupervisorHandle {
+    /// Asks for a tunnel.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub async fn open(&self, request: OpenRequest) -> Result<TunnelId, Refusal> {
+        let (answer, answered) = oneshot::channel();
+        if self.commands.send(Command::Open(request, answer)).await.is_err() {
+            return Err(Refusal::ShuttingDown);
+        }
+        answered.await.unwrap_or(Err(Refusal::ShuttingDown))
+    }
+
+    /// Records a request for a slot that was refused before it could become one.
+    pub async fn refuse(&self, slot: u8, refusal: Refusal, source: Source) {
+        let _ = self.commands.send(Command::Refuse { slot, refusal, source }).await;
+    }
+
+    /// Closes one tunnel, or all, and gives those that were open. It doesn't wait for them.
+    pub async fn close(&self, id: Option<TunnelId>, reason: Reason, source: Source) -> Vec<TunnelId> {
+        let (closed, result) = oneshot::channel();
+        let _ = self.commands.send(Command::Close { id, reason, source, closed }).await;
+        result.await.unwrap_or_default()
+    }
+
+    /// Closes everything for good, within [`SHUTDOWN`].
+    pub async fn shut_down(&self) {
+        let (done, finished) = oneshot::channel();
+        if self.commands.send(Command::Shutdown(done)).await.is_ok() {
+            let _ = finished.await;
+        }
+    }
+
+    /// What the supervisor publishes.
+    #[must_use]
+    pub fn views(&self) -> watch::Receiver<Vec<View>> {
+        self.views.clone()
+    }
+}
+
+impl Source {
+    fn origin(self) -> Origin {
+        match self {
+            Self::Ocpp { .. } => Origin::Ocpp,
+            Self::Local { .. } => Origin::Local,
+        }
+    }
+}
+
+impl View {
+    /// Is this what its owner wants? A tunnel that nobody wants always is.
+    #[must_use]
+    pub fn is_as_wanted(&self) -> bool {
+        self.wanted.is_none() || self.is_up()
+    }
+
+    /// Are all its forwards open?
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.status.as_ref().is_some_and(|status| status.state == reverse_tunnel::State::Up)
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ocpp { profile } => write!(f, "ocpp/profile-{profile}"),
+            Self::Local { uid, pid } => write!(f, "uid-{uid}/pid-{pid}"),
+        }
+    }
+}
+
+impl fmt::Display for TunnelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Slot(number) => number.fmt(f),
+            Self::AdHoc(number) => write!(f, "t{number}"),
+        }
+    }
+}
+
+impl FromStr for TunnelId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let id = match text.strip_prefix('t') {
+            Some(number) => number.parse().ok().map(Self::AdHoc),
+            None => text.parse().ok().map(Self::Slot),
+        };
+        id.ok_or_else(|| format!("{text:?} is no tunnel's name; they are called 1, 2, … and t1, t2, …"))
+    }
+}

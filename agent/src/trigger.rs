@@ -1,0 +1,388 @@
+//! The OCPP link and what it opens: configuration keys in, supervisor commands out, status keys back.
+//!
+//! Each slot has its key, the wanted destination, and `…Status`, which tells how its tunnel is. Values are judged here
+//! and by the supervisor's policy; the answer says only whether they were accepted, the reason is in `…Status`.
+
+use std::fmt::{self, Write};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use ocpp_bridge::{
+    Access, AuthorizationKey, BootInfo, ChargePoint, Command, ConfigurationStatus, Credentials, Event,
+    LinkSettings, LinkStatus, Registry, RequestId, TlsSettings,
+};
+use reverse_tunnel::{Destination, Identity, Reason};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::config::{CLIENT_KEY, Config, Ocpp, Slot};
+use crate::limits::{LINK_COMMANDS, LINK_EVENTS, OCPP_VALUE_CHARACTERS, SECRET_BYTES};
+use crate::policy::Refusal;
+use crate::supervisor::{OpenRequest, Source, SupervisorHandle, TunnelId, View, What};
+use crate::{clock, journal};
+
+/// A running link to the CSMS.
+#[derive(Debug)]
+pub struct OcppLink {
+    status: watch::Receiver<LinkStatus>,
+    stop: mpsc::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+/// Why no link can be set up.
+#[derive(Debug)]
+pub enum LinkError {
+    /// A file of the configuration can't be read.
+    File(&'static str, PathBuf, io::Error),
+    /// A file of the configuration can't be used.
+    Content(&'static str, PathBuf, String),
+    /// The configuration's keys clash; [`Config`] has ruled it out.
+    Keys(String),
+}
+
+/// Starts the link.
+///
+/// # Errors
+/// A secret or certificate that the configuration names can't be used.
+pub fn start(
+    config: &Config,
+    ocpp: &Ocpp,
+    identity: &Identity,
+    supervisor: SupervisorHandle,
+) -> Result<OcppLink, LinkError> {
+    let settings = link_settings(ocpp)?;
+    let registry = registry(config, ocpp)?;
+    let boot = BootInfo {
+        vendor: ocpp.vendor.clone(),
+        model: ocpp.model.clone(),
+        serial_number: None,
+        firmware_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+    };
+    let mut charge_point_settings = ocpp_bridge::Settings::new(boot);
+    charge_point_settings.boot_on_reconnect = ocpp.boot_on_reconnect;
+    let charge_point = ChargePoint::new(charge_point_settings, registry, fastrand::Rng::new());
+
+    let (event_sender, events) = mpsc::channel(LINK_EVENTS);
+    let (commands, command_receiver) = mpsc::channel(LINK_COMMANDS);
+    let (status_sender, status) = watch::channel(LinkStatus::default());
+    let (stop, stopped) = mpsc::channel(1);
+    let link = tokio::spawn(ocpp_bridge::link::run(
+        settings,
+        charge_point,
+        event_sender,
+        command_receiver,
+        status_sender,
+    ));
+    let trigger = Trigger {
+        slots: config.slots.clone(),
+        client_key: client_key_value(identity),
+        supervisor,
+        commands,
+        shown: Vec::new(),
+    };
+    let task = tokio::spawn(async move {
+        trigger.run(events, stopped).await;
+        // It has dropped its end of the commands, which ends the link in its own time.
+        let _ = link.await;
+    });
+    Ok(OcppLink { status, stop, task })
+}
+
+impl OcppLink {
+    /// What the link publishes.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<LinkStatus> {
+        self.status.clone()
+    }
+
+    /// Says goodbye to the CSMS.
+    pub async fn stop(self) {
+        drop(self.stop);
+        let _ = self.task.await;
+    }
+}
+
+/// Reads the secrets and certificates that the link needs, and says what is wrong with them.
+///
+/// # Errors
+/// See [`LinkError`].
+pub fn check_files(ocpp: &Ocpp) -> Result<(), LinkError> {
+    link_settings(ocpp).map(drop)
+}
+
+fn link_settings(ocpp: &Ocpp) -> Result<LinkSettings, LinkError> {
+    let mut settings = LinkSettings::new(ocpp.urls.clone(), ocpp.identity.clone());
+    settings.ping_interval = ocpp.ping_interval;
+    settings.backoff = ocpp.backoff;
+    if let Some(path) = ocpp.authorization_key_file.as_deref().filter(|_| ocpp.security_profile > 0) {
+        let content = |error: &dyn fmt::Display| {
+            LinkError::Content("ocpp.authorization_key_file", path.to_owned(), error.to_string())
+        };
+        let bytes = read("ocpp.authorization_key_file", path)?;
+        let key = AuthorizationKey::parse(&bytes).map_err(|error| content(&error))?;
+        settings.credentials = Some(Credentials::new(&ocpp.identity, key).map_err(|error| content(&error))?);
+    }
+    if ocpp.urls.iter().any(ocpp_bridge::Url::is_tls) {
+        let ca = ocpp.ca_file.as_deref().map(|path| read("ocpp.ca_file", path)).transpose()?;
+        let tls = TlsSettings::new(ca.as_deref()).map_err(|error| {
+            LinkError::Content("ocpp.ca_file", ocpp.ca_file.clone().unwrap_or_default(), error.to_string())
+        })?;
+        settings.tls = Some(tls);
+    }
+    Ok(settings)
+}
+
+fn read(name: &'static str, path: &Path) -> Result<Vec<u8>, LinkError> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(SECRET_BYTES).read_to_end(&mut bytes))
+        .map_err(|error| LinkError::File(name, path.to_owned(), error))?;
+    Ok(bytes)
+}
+
+fn registry(config: &Config, ocpp: &Ocpp) -> Result<Registry, LinkError> {
+    let mut registry = Registry::new(ocpp.connectors);
+    let mut register = |key: &str, access| {
+        registry.register(key, access).map_err(|error| LinkError::Keys(error.to_string()))
+    };
+    for slot in &config.slots {
+        register(&slot.key, Access::ReadWrite)?;
+        register(&status_key(slot), Access::ReadOnly)?;
+    }
+    register(CLIENT_KEY, Access::ReadOnly)?;
+    Ok(registry)
+}
+
+fn status_key(slot: &Slot) -> String {
+    format!("{}Status", slot.key)
+}
+
+/// The public key's line, unless OCPP has no room for it: a key that was cut would authorise nobody.
+fn client_key_value(identity: &Identity) -> Option<String> {
+    Some(identity.public_line()).filter(|line| line.chars().count() <= OCPP_VALUE_CHARACTERS)
+}
+
+struct Trigger {
+    slots: Vec<Slot>,
+    client_key: Option<String>,
+    supervisor: SupervisorHandle,
+    commands: mpsc::Sender<Command>,
+    /// What the CSMS can read, so that only what changed is passed on.
+    shown: Vec<(String, Option<String>)>,
+}
+
+impl Trigger {
+    async fn run(mut self, mut events: mpsc::Receiver<Event>, mut stopped: mpsc::Receiver<()>) {
+        let mut views = self.supervisor.views();
+        self.show(CLIENT_KEY, self.client_key.clone()).await;
+        let first = views.borrow_and_update().clone();
+        self.show_slots(&first).await;
+        loop {
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(Event::ChangeConfiguration { request, key, value, security }) => {
+                        let status = self.change(&key, &value, security.profile()).await;
+                        let views = views.borrow_and_update().clone();
+                        self.show_slots(&views).await;
+                        self.answer(request, status).await;
+                    }
+                    Some(Event::ConfigurationChanged { key, value }) => {
+                        tracing::info!(key, value, "configuration-changed");
+                    }
+                    Some(Event::BootStatus { .. } | Event::Clock(_)) => {}
+                    None => return,
+                },
+                Ok(()) = views.changed() => {
+                    let views = views.borrow_and_update().clone();
+                    self.show_slots(&views).await;
+                }
+                _ = stopped.recv() => return,
+            }
+        }
+    }
+
+    async fn change(&self, key: &str, value: &str, profile: u8) -> ConfigurationStatus {
+        let Some(slot) = self.slots.iter().find(|slot| slot.key.eq_ignore_ascii_case(key)) else {
+            return ConfigurationStatus::NotSupported;
+        };
+        let source = Source::Ocpp { profile };
+        let wish = value.trim_matches(' ');
+        if wish.is_empty() || wish.eq_ignore_ascii_case("close") {
+            self.supervisor.close(Some(TunnelId::Slot(slot.number)), Reason::Ocpp, source).await;
+            return ConfigurationStatus::Accepted;
+        }
+        let destination: Destination = match value.parse() {
+            Ok(destination) => destination,
+            Err(error) => {
+                log_not_invoked();
+                self.supervisor.refuse(slot.number, Refusal::Malformed(error), source).await;
+                return ConfigurationStatus::Rejected;
+            }
+        };
+        let request = OpenRequest {
+            what: What::Script(slot.number),
+            destination: Some(destination),
+            lifetime: None,
+            source,
+        };
+        match self.supervisor.open(request).await {
+            Ok(_) => ConfigurationStatus::Accepted,
+            Err(_) => ConfigurationStatus::Rejected,
+        }
+    }
+
+    async fn show_slots(&mut self, views: &[View]) {
+        for slot in self.slots.clone() {
+            let view = views.iter().find(|view| view.id == TunnelId::Slot(slot.number));
+            let wanted = view.and_then(|view| view.wanted.as_ref());
+            self.show(&slot.key, Some(wanted.map(ToString::to_string).unwrap_or_default())).await;
+            let status = view.map(|view| status_value(view, self.client_key.is_none()));
+            self.show(&status_key(&slot), status).await;
+        }
+    }
+
+    async fn show(&mut self, key: &str, value: Option<String>) {
+        match self.shown.iter_mut().find(|(shown, _)| shown == key) {
+            Some((_, shown)) if *shown == value => return,
+            Some((_, shown)) => shown.clone_from(&value),
+            None => self.shown.push((key.to_owned(), value.clone())),
+        }
+        let _ = self.commands.send(Command::SetValue { key: key.to_owned(), value }).await;
+    }
+
+    async fn answer(&self, request: RequestId, status: ConfigurationStatus) {
+        let _ = self.commands.send(Command::AnswerChange { request, status }).await;
+    }
+}
+
+/// The line that the vendor's scripts wrote for a parameter that did not pass their filter.
+pub(crate) fn log_not_invoked() {
+    tracing::warn!("Ebee custom script not invoked: Argument does not match user@domain");
+}
+
+/// `STATE reason=… server=… remote=… since=… expires=… error="…" refused="…"`, at most 500 characters.
+fn status_value(view: &View, key_left_out: bool) -> String {
+    let mut text = String::new();
+    let mut add = |name: &str, value: &str| {
+        // Writing to a string doesn't fail.
+        let _ = write!(text, " {name}={}", journal::value(value));
+    };
+    let Some(status) = &view.status else {
+        add_refusal(&mut add, view, key_left_out);
+        return cut(format!("idle{text}"));
+    };
+    if let Some(reason) = status.state.reason() {
+        add("reason", reason.word());
+    }
+    add("server", &status.destination.to_string());
+    for forward in &status.forwards {
+        add("remote", &forward.remote.to_string());
+    }
+    add("since", &clock::rfc3339(clock::wall(status.since)));
+    if let Some(expires) = status.expires.filter(|_| view.wanted.is_some()) {
+        add("expires", &clock::rfc3339(clock::wall(expires)));
+    }
+    if let Some(key) = status.host_key.as_ref().filter(|key| key.learned) {
+        add("learned", &key.fingerprint);
+    }
+    if let Some(error) = &status.last_error {
+        add("error", &error.text);
+    }
+    add_refusal(&mut add, view, key_left_out);
+    cut(format!("{}{text}", status.state))
+}
+
+fn add_refusal(add: &mut impl FnMut(&str, &str), view: &View, key_left_out: bool) {
+    if let Some(refusal) = &view.refusal {
+        add("refused", refusal);
+    }
+    if key_left_out {
+        add("key", "SSHClientKey has no room for this device's public key");
+    }
+}
+
+/// All of it is ASCII, so a cut splits no character.
+fn cut(mut text: String) -> String {
+    if text.len() > OCPP_VALUE_CHARACTERS {
+        text.truncate(OCPP_VALUE_CHARACTERS - 3);
+        text.push_str("...");
+    }
+    text
+}
+
+impl fmt::Display for LinkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(name, path, error) => {
+                write!(
+                    f,
+                    "{name} {} can't be read: {error}; put it there, or mend its permissions",
+                    path.display()
+                )
+            }
+            Self::Content(name, path, error) => write!(f, "{name} {} can't be used: {error}", path.display()),
+            Self::Keys(error) => f.write_str(error),
+        }
+    }
+}
+
+impl std::error::Error for LinkError {}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use reverse_tunnel::{Failure, FailureKind, Forward, State, Status};
+
+    use super::*;
+
+    fn view(state: State) -> View {
+        let forwards: Vec<Forward> = vec!["1111:127.0.0.1:22".parse().unwrap()];
+        View {
+            id: TunnelId::Slot(1),
+            key: Some("InvokeCustomScript1".into()),
+            wanted: Some("ops@gw:2222".parse().unwrap()),
+            status: Some(Status {
+                state,
+                since: Instant::now(),
+                destination: "ops@gw:2222".parse().unwrap(),
+                forwards: forwards.clone(),
+                expires: Some(Instant::now() + Duration::from_secs(60)),
+                retry_at: None,
+                last_error: None,
+                host_key: None,
+            }),
+            forwards,
+            traffic: None,
+            refusal: None,
+        }
+    }
+
+    #[test]
+    fn the_status_begins_with_the_state() {
+        let text = status_value(&view(State::Up), false);
+        assert!(text.starts_with("up server=ops@gw:2222 remote=localhost:1111 since=20"), "{text}");
+        assert!(text.contains("Z expires=20") && !text.contains("error"), "{text}");
+
+        let mut closed = view(State::Closed(Reason::HostKeyMismatch));
+        closed.wanted = None;
+        let text = status_value(&closed, false);
+        assert!(text.starts_with("closed reason=host-key-mismatch server="), "{text}");
+        assert!(!text.contains("expires"), "{text}");
+
+        let idle = View { status: None, wanted: None, refusal: Some("no '@'".into()), ..view(State::Idle) };
+        assert_eq!(status_value(&idle, false), "idle refused=\"no '@'\"");
+    }
+
+    #[test]
+    fn the_status_fits_into_a_configuration_value() {
+        let mut long = view(State::Backoff);
+        if let Some(status) = &mut long.status {
+            status.last_error = Some(Failure::new(FailureKind::Lost, "\u{e9}".repeat(600)));
+        }
+        let text = status_value(&long, true);
+        assert_eq!(text.chars().count(), 500);
+        assert!(text.ends_with("..."), "{text}");
+    }
+}

@@ -1,0 +1,82 @@
+//! What the log says of a tunnel: a line for each change that people care about.
+
+use reverse_tunnel::{FailureKind, Notice, Reason, State, Status};
+
+use crate::advice;
+use crate::supervisor::TunnelId;
+
+/// Follows one tunnel.
+pub(crate) struct TunnelLog {
+    id: TunnelId,
+    /// It was triggered: the vendor's line tells when the trigger has done its work.
+    of_slot: bool,
+    has_been_up: bool,
+    last: Option<Status>,
+}
+
+impl TunnelLog {
+    pub(crate) fn new(id: TunnelId, of_slot: bool) -> Self {
+        Self { id, of_slot, has_been_up: false, last: None }
+    }
+
+    pub(crate) fn write(&mut self, notice: &Notice<'_>) {
+        match notice {
+            Notice::Changed(status) => {
+                self.changed(status);
+                self.last = Some((*status).clone());
+            }
+            Notice::EndsSoon(status) => {
+                tracing::warn!(slot = %self.id, server = %status.destination, "tunnel-ends-in-ten-minutes");
+            }
+        }
+    }
+
+    fn changed(&mut self, status: &Status) {
+        let (slot, server) = (self.id, &status.destination);
+        self.host_key(status);
+        let entered = self.last.as_ref().is_none_or(|last| last.state != status.state);
+        let error = status.last_error.as_ref();
+        match status.state {
+            State::Up if entered => {
+                for forward in &status.forwards {
+                    tracing::info!(%slot, %server, remote = %forward.remote, local = %forward.local, "tunnel-up");
+                }
+                if self.of_slot && !self.has_been_up {
+                    tracing::info!("Ebee custom script invocation completed");
+                }
+                self.has_been_up = true;
+            }
+            State::Backoff if entered => {
+                let retry_in = status.retry_at.map(|at| at.saturating_duration_since(status.since).as_secs());
+                if let Some(error) = error {
+                    tracing::warn!(%slot, %server, %error, retry_in, "tunnel-down");
+                }
+            }
+            State::Forwarding if status.retry_at.is_some() => {
+                if let Some(error) = error.filter(|error| error.kind == FailureKind::Forward) {
+                    tracing::warn!(%slot, %server, %error, "forward-refused");
+                }
+            }
+            State::Closed(reason) => self.closed(status, reason),
+            state if entered => tracing::debug!(%slot, %server, "tunnel-{state}"),
+            _ => {}
+        }
+    }
+
+    fn host_key(&self, status: &Status) {
+        let before = self.last.as_ref().and_then(|last| last.host_key.as_ref());
+        if let Some(key) = status.host_key.as_ref().filter(|key| key.learned && Some(*key) != before) {
+            tracing::warn!(slot = %self.id, server = %status.destination, fingerprint = key.fingerprint, "host-key-learned");
+        }
+    }
+
+    fn closed(&self, status: &Status, reason: Reason) {
+        let (slot, server) = (self.id, &status.destination);
+        match (advice::for_reason(reason), &status.last_error) {
+            (Some(cure), Some(error)) => {
+                tracing::error!(%slot, %server, %reason, %error, %cure, "tunnel-closed");
+            }
+            _ => tracing::info!(%slot, %server, %reason, "tunnel-closed"),
+        }
+    }
+}
