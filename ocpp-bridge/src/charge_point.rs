@@ -156,11 +156,7 @@ impl ChargePoint {
             next_request: 0,
             events: VecDeque::new(),
         };
-        match charge_point.registry.value(HEARTBEAT_INTERVAL) {
-            Some(_) => charge_point.apply(HEARTBEAT_INTERVAL),
-            None => charge_point.registry.put(HEARTBEAT_INTERVAL, Some(whole_seconds(heartbeat_interval))),
-        }
-        charge_point.apply(WEB_SOCKET_PING_INTERVAL);
+        charge_point.registry.put(HEARTBEAT_INTERVAL, Some(whole_seconds(heartbeat_interval)));
         charge_point
     }
 
@@ -198,8 +194,7 @@ impl ChargePoint {
     }
 
     /// The connection is gone: answers that were due on it are dropped.
-    pub fn handle_disconnected(&mut self, now: Instant) {
-        let _ = now;
+    pub fn handle_disconnected(&mut self, _now: Instant) {
         self.connection = None;
     }
 

@@ -10,7 +10,41 @@
 //! - [`limits`]: every bound, with its reason.
 //!
 //! Most programs register their keys, spawn [`link::run`] and talk to it over channels. Tests, and
-//! programs with a transport of their own, drive [`ChargePoint`] directly.
+//! programs with a transport of their own, drive [`ChargePoint`] directly: inputs first, then every text and
+//! event that came of them, then wait for the next input or for [`ChargePoint::poll_timeout`].
+//!
+//! ```
+//! use std::time::Instant;
+//!
+//! use ocpp_bridge::{Access, BootInfo, ChargePoint, ConfigurationStatus, Event, LinkSecurity, Registry, Settings};
+//!
+//! let mut registry = Registry::new(0);
+//! registry.register("InvokeCustomScript1", Access::ReadWrite)?;
+//! let boot = BootInfo {
+//!     vendor: "ACME".to_owned(),
+//!     model: "Box".to_owned(),
+//!     serial_number: None,
+//!     firmware_version: None,
+//! };
+//! let mut charge_point = ChargePoint::new(Settings::new(boot), registry, fastrand::Rng::new());
+//!
+//! // A WebSocket is up: BootNotification is the first thing to send.
+//! charge_point.handle_connected(Instant::now(), LinkSecurity::default());
+//! assert!(charge_point.poll_transmit().is_some_and(|text| text.contains("BootNotification")));
+//!
+//! // The CSMS asks for something that only the embedder can decide.
+//! let text = r#"[2,"17","ChangeConfiguration",{"key":"invokecustomscript1","value":"ops@example.com"}]"#;
+//! charge_point.handle_text(Instant::now(), text);
+//! let Some(Event::ChangeConfiguration { request, key, .. }) = charge_point.poll_event() else { panic!() };
+//! assert_eq!(key, "InvokeCustomScript1");
+//! charge_point.answer_change(request, ConfigurationStatus::Accepted);
+//! charge_point.set_value(&key, Some("ops@example.com".to_owned()));
+//! assert_eq!(charge_point.poll_transmit().as_deref(), Some(r#"[3,"17",{"status":"Accepted"}]"#));
+//!
+//! // Until this time nothing happens by itself.
+//! assert!(charge_point.poll_timeout().is_some());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod charge_point;

@@ -32,7 +32,7 @@ pub const MAX_ID_BYTES: usize = MAX_ID_CHARS * UTF8_MAX_BYTES;
 /// The longest JSON text of a readable message id, quotes included, in bytes.
 pub const MAX_ID_JSON_BYTES: usize = MAX_ID_CHARS * JSON_MAX_BYTES + 2;
 
-/// The longest action that is looked at, in bytes; the longest of the standard has 33.
+/// The longest action that is looked at, in bytes; the longest of the standard has 32.
 pub const MAX_ACTION_BYTES: usize = 64;
 
 /// The longest JSON text of an action that is looked at, quotes included, in bytes.
@@ -71,6 +71,7 @@ pub const MAX_LIST_ITEMS: usize = 50;
 // === the charge point ===
 
 /// How many frames wait to be sent. While that many wait, nothing is read, so that the peer is slowed down.
+/// The embedder's answers and the one CALL of ours may come on top.
 pub const MAX_OUTBOX: usize = 16;
 
 /// How many events wait for the embedder. While that many wait, nothing is read.
@@ -108,6 +109,9 @@ pub const TCP_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the TLS handshake may take on a slow controller and a slow link.
 pub const TLS_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How many TLS sessions are kept for resumption: there are a few URLs, and each session takes memory.
+pub const MAX_TLS_SESSIONS: usize = 8;
 
 /// How long the WebSocket handshake may take; some CSMSs look the charge point up in a slow database.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);

@@ -75,6 +75,12 @@ pub enum Command {
     },
 }
 
+/// What has failed: the try to connect, or the connection.
+enum Failure {
+    Connect,
+    Lost,
+}
+
 /// The embedder has closed its end of the commands.
 struct Shutdown;
 
@@ -87,8 +93,8 @@ struct Driver {
     rng: fastrand::Rng,
     /// The index of the URL that worked last.
     last_good: usize,
-    /// What was logged last, so that a thousand equal failures make one line.
-    logged: Option<String>,
+    /// What was logged last about each URL, so that a thousand equal failures make one line.
+    logged: Vec<Option<String>>,
 }
 
 /// Keeps the link up until `commands` is closed; then ends the connection in good order, which takes two
@@ -106,8 +112,9 @@ pub async fn run(
     charge_point.offer_ping_interval(settings.ping_interval);
     let publisher = Publisher::new(status);
     let rng = fastrand::Rng::new();
+    let logged = vec![None; settings.urls.len()];
     let mut driver =
-        Driver { settings, charge_point, events, commands, publisher, rng, last_good: 0, logged: None };
+        Driver { settings, charge_point, events, commands, publisher, rng, last_good: 0, logged };
     let Err(Shutdown) = driver.run().await;
 }
 
@@ -160,7 +167,7 @@ impl Driver {
                     self.last_good = index;
                     return Ok(Some((socket, security)));
                 }
-                Err(error) => self.failed("ocpp-connect-failed", &url, error.to_string()),
+                Err(error) => self.failed(Failure::Connect, index, error.to_string()),
             }
         }
         Ok(None)
@@ -175,14 +182,12 @@ impl Driver {
         self.publisher.connected(security);
 
         let served = self.serve(&mut session).await;
-        let ending = served.as_ref().map_or_else(|Shutdown| &Ending::SHUTDOWN, |ending| ending);
+        let ending = served.as_ref().unwrap_or(&Ending::SHUTDOWN);
         session.close(ending, &mut self.charge_point).await;
         self.charge_point.handle_disconnected(now());
         self.publisher.disconnected();
         let ending = served?;
-        if let Some(url) = self.settings.urls.get(self.last_good).cloned() {
-            self.failed("ocpp-lost", &url, ending.reason.into_owned());
-        }
+        self.failed(Failure::Lost, self.last_good, ending.reason.into_owned());
         Ok(now() >= opened + STABLE_AFTER || (self.is_accepted() && !accepted_before))
     }
 
@@ -239,20 +244,21 @@ impl Driver {
     fn show_boot(&mut self) {
         let boot = self.charge_point.boot_status();
         if boot == Some(RegistrationStatus::Accepted) {
-            self.logged = None;
+            self.logged.fill(None);
         }
         self.publisher.booted(boot);
     }
 
-    /// Shows why there is no connection, and logs it unless it was the last thing logged.
-    fn failed(&mut self, event: &'static str, url: &Url, reason: String) {
-        let line = format!("{event} {url} {reason}");
-        if self.logged.as_ref() != Some(&line) {
-            match event {
-                "ocpp-lost" => tracing::warn!(%url, reason, "ocpp-lost"),
-                _ => tracing::warn!(%url, reason, "ocpp-connect-failed"),
+    /// Shows why there is no connection, and logs it unless it was the last thing logged about this URL.
+    fn failed(&mut self, failure: Failure, index: usize, reason: String) {
+        if let (Some(url), Some(logged)) = (self.settings.urls.get(index), self.logged.get_mut(index))
+            && logged.as_ref() != Some(&reason)
+        {
+            match failure {
+                Failure::Connect => tracing::warn!(%url, reason, "ocpp-connect-failed"),
+                Failure::Lost => tracing::warn!(%url, reason, "ocpp-lost"),
             }
-            self.logged = Some(line);
+            *logged = Some(reason.clone());
         }
         self.publisher.failed(reason);
     }

@@ -3,6 +3,7 @@
 mod booting;
 mod calls;
 mod keys;
+mod properties;
 
 use serde_json::{Value, json};
 

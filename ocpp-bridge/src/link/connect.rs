@@ -122,8 +122,8 @@ async fn connect_address(
     let peer = address.to_string();
     let tcp = within(TCP_CONNECT_TIMEOUT, "TCP", &peer, TcpStream::connect(address))
         .await?
-        .and_then(tune)
         .map_err(|error| ConnectError::Tcp { address, error })?;
+    tune(&tcp);
 
     let transport: Box<dyn Transport> = match tls {
         None => Box::new(tcp),
@@ -144,11 +144,14 @@ async fn connect_address(
     Ok(socket)
 }
 
-/// No waiting for more to send, and an end to data that nobody acknowledges.
-fn tune(tcp: TcpStream) -> io::Result<TcpStream> {
-    tcp.set_nodelay(true)?;
-    SockRef::from(&tcp).set_tcp_user_timeout(Some(TCP_USER_TIMEOUT))?;
-    Ok(tcp)
+/// No waiting for more to send, and an end to data that nobody acknowledges. A kernel that knows neither is
+/// no reason to stay away.
+fn tune(tcp: &TcpStream) {
+    let tuned =
+        tcp.set_nodelay(true).and_then(|()| SockRef::from(tcp).set_tcp_user_timeout(Some(TCP_USER_TIMEOUT)));
+    if let Err(error) = tuned {
+        tracing::debug!(%error, "ocpp-socket-untuned");
+    }
 }
 
 fn request(url: &Url, settings: &LinkSettings) -> Result<Request, ConnectError> {

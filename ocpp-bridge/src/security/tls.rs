@@ -4,8 +4,11 @@ use std::{fmt, io, sync::Arc};
 
 use rustls::{
     CertificateError, ClientConfig, Error, RootCertStore,
+    client::Resumption,
     pki_types::{CertificateDer, pem::PemObject},
 };
+
+use crate::limits::MAX_TLS_SESSIONS;
 
 /// How to verify the CSMS, and with what TLS versions and suites.
 ///
@@ -42,11 +45,12 @@ impl TlsSettings {
             None => public_roots(),
         };
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
+        let mut config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(|error| TlsSettingsError::Provider(error.to_string()))?
             .with_root_certificates(roots)
             .with_no_client_auth();
+        config.resumption = Resumption::in_memory_sessions(MAX_TLS_SESSIONS);
         Ok(Self { config: Arc::new(config) })
     }
 

@@ -21,7 +21,6 @@ async fn identity_credentials_and_subprotocol_arrive() {
     assert_eq!(peer.headers["sec-websocket-protocol"], "ocpp1.6");
     let status = agent.until_state(LinkState::Accepted).await;
     assert_eq!((status.profile, status.url, status.last_error), (Some(1), csms.url.clone(), None));
-    agent.stop().await;
 }
 
 #[tokio::test]
@@ -31,7 +30,6 @@ async fn without_credentials_there_is_no_header_and_profile_0() {
     let peer = csms.accept_boot().await;
     assert!(!peer.headers.contains_key("authorization"));
     assert_eq!(agent.until_state(LinkState::Accepted).await.profile, Some(0));
-    agent.stop().await;
 }
 
 #[tokio::test]
@@ -58,7 +56,6 @@ async fn refusals_are_told_apart_and_tried_again_until_accepted() {
     assert!(agent.until_state(LinkState::Pending).await.last_error.is_some());
     drop(peer);
     csms.accept().await;
-    agent.stop().await;
 }
 
 #[tokio::test]
@@ -69,7 +66,6 @@ async fn accepted_clears_the_last_error() {
     agent.until_error("credentials").await;
     let _peer = csms.accept_boot().await;
     assert_eq!(agent.until_state(LinkState::Accepted).await.last_error, None);
-    agent.stop().await;
 }
 
 #[tokio::test]
@@ -80,7 +76,6 @@ async fn csms_without_our_subprotocol_is_refused_in_plain_words() {
     agent.until_error("accepted no subprotocol").await;
     csms.refuse(Answer::Subprotocol(Some("ocpp2.0.1"))).await;
     agent.until_error("chose another subprotocol").await;
-    agent.stop().await;
 }
 
 #[tokio::test]
@@ -95,7 +90,6 @@ async fn what_is_no_csms_is_said_to_be_none() {
     let _ = tcp.read(&mut request).await.unwrap();
     drop(tcp);
     agent.until_error("closed the connection in the WebSocket handshake").await;
-    agent.stop().await;
 }
 
 #[tokio::test]
@@ -108,7 +102,6 @@ async fn refused_connection_names_the_address() {
     let status = agent.until_error("TCP: no connection to").await;
     assert!(status.last_error.unwrap().contains(&format!("127.0.0.1:{port}")));
     agent.until_state(LinkState::Backoff).await;
-    agent.stop().await;
 }
 
 #[tokio::test]
@@ -134,7 +127,6 @@ async fn every_address_and_every_url_is_tried() {
         })
         .await;
     let _peer = csms.accept().await;
-    agent.stop().await;
 }
 
 #[tokio::test]
@@ -142,7 +134,7 @@ async fn waits_grow_until_a_connection_was_good() {
     let csms = Csms::start().await;
     let mut settings = settings(&csms.url);
     settings.backoff = Backoff { minimum: Duration::from_millis(50), random: Duration::ZERO, doublings: 5 };
-    let agent = Agent::start(settings);
+    let _agent = Agent::start(settings);
     let mut last = Instant::now();
     for failures in 0..5 {
         csms.refuse(Answer::Status(503)).await;
@@ -164,5 +156,4 @@ async fn waits_grow_until_a_connection_was_good() {
         "800 ms without a good connection: {:?}",
         lost.elapsed()
     );
-    agent.stop().await;
 }

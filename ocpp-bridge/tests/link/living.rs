@@ -38,7 +38,6 @@ async fn change_configuration_goes_to_the_embedder_and_back() {
     assert_eq!(peer.receive().await, json!([3, "1", {"status": "Accepted"}]));
     let answer = peer.call("3", "GetConfiguration", json!({"key": ["InvokeCustomScript1Status"]})).await;
     assert_eq!(answer[2]["configurationKey"][0]["value"], "up");
-    agent.stop().await;
 }
 
 #[tokio::test]
@@ -55,7 +54,6 @@ async fn answers_to_boot_notification_are_shown() {
     peer.answer_boot(json!({"status": "Accepted", "interval": 1})).await;
     agent.until_state(LinkState::Accepted).await;
     assert_eq!(peer.receive().await[2], "Heartbeat");
-    agent.stop().await;
 }
 
 #[tokio::test]
@@ -70,7 +68,6 @@ async fn silent_csms_is_noticed_by_its_missing_pong() {
     let mut peer = csms.accept().await;
     let pinged = peer.socket.next().await.unwrap().unwrap();
     assert!(pinged.is_ping(), "{pinged:?}");
-    agent.stop().await;
 }
 
 #[tokio::test]
@@ -85,7 +82,6 @@ async fn pings_keep_an_answering_csms() {
         assert!(message.is_ping(), "{message:?}");
     }
     assert_eq!(agent.until_state(LinkState::Accepted).await.last_error, None);
-    agent.stop().await;
 }
 
 #[tokio::test]
@@ -93,7 +89,7 @@ async fn ping_interval_of_the_csms_takes_effect_at_once_and_0_switches_off() {
     let csms = Csms::start().await;
     let mut settings = settings(&csms.url);
     settings.ping_interval = Duration::ZERO;
-    let agent = Agent::start(settings);
+    let _agent = Agent::start(settings);
     let mut peer = csms.accept_boot().await;
     let change = |value: &str| json!({"key": "WebSocketPingInterval", "value": value});
     assert_eq!(peer.call("1", "ChangeConfiguration", change("-1")).await[2]["status"], "Rejected");
@@ -103,7 +99,6 @@ async fn ping_interval_of_the_csms_takes_effect_at_once_and_0_switches_off() {
     assert_eq!(peer.call("3", "ChangeConfiguration", change("0")).await[2]["status"], "Accepted");
     let nothing = timeout(Duration::from_millis(1500), peer.socket.next()).await;
     assert!(nothing.is_err(), "{nothing:?}");
-    agent.stop().await;
 }
 
 #[tokio::test]
@@ -124,17 +119,15 @@ async fn closed_connection_is_replaced_and_its_reason_shown() {
     agent.until_state(LinkState::Accepted).await;
     let answer = peer.call("1", "GetConfiguration", json!({"key": []})).await;
     assert_eq!(answer[0], 3, "no BootNotification after a reconnect: {answer}");
-    agent.stop().await;
 }
 
 #[tokio::test]
 async fn boot_on_reconnect_registers_anew() {
     let csms = Csms::start().await;
-    let agent =
+    let _agent =
         Agent::start_with(settings(&csms.url), charge_point(|settings| settings.boot_on_reconnect = true));
     drop(csms.accept_boot().await);
     csms.accept_boot().await;
-    agent.stop().await;
 }
 
 #[tokio::test]
@@ -153,7 +146,6 @@ async fn answer_to_a_request_of_a_lost_connection_is_dropped() {
     agent.command(Command::AnswerChange { request, status: ConfigurationStatus::Accepted }).await;
     let answer = peer.call("1", "Reset", json!({})).await;
     assert_eq!(answer[2], "NotSupported", "the late answer would have come first: {answer}");
-    agent.stop().await;
 }
 
 #[tokio::test]
@@ -166,7 +158,6 @@ async fn binary_message_is_refused_with_1003() {
     drop(peer);
     agent.until_error("binary").await;
     csms.accept().await;
-    agent.stop().await;
 }
 
 #[tokio::test]
@@ -182,7 +173,6 @@ async fn message_of_256_kib_is_read_and_a_longer_one_refused_with_1009() {
     let _ = peer.socket.send(Message::text(longest)).await;
     agent.until_error("too long").await;
     csms.accept().await;
-    agent.stop().await;
 }
 
 #[tokio::test]
@@ -211,7 +201,6 @@ async fn slow_embedder_holds_up_the_csms_and_loses_nothing() {
             asked += 1;
         }
     }
-    agent.stop().await;
 }
 
 #[tokio::test]
@@ -224,7 +213,6 @@ async fn embedder_that_listens_no_more_does_not_stop_the_link() {
         let change = json!({"key": "HeartbeatInterval", "value": (id + 1000).to_string()});
         assert_eq!(peer.call("1", "ChangeConfiguration", change).await[2]["status"], "Accepted");
     }
-    agent.stop().await;
 }
 
 #[tokio::test]
@@ -251,7 +239,6 @@ async fn csms_that_does_not_read_holds_up_only_itself() {
             assert_eq!(status.last_error.as_deref(), Some("the CSMS didn't answer a ping in 0.5 s"));
         }
     }
-    agent.stop().await;
 }
 
 #[tokio::test]

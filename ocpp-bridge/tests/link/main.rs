@@ -1,5 +1,12 @@
 //! The link against a small CSMS in the same process, on loopback.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
+
 mod connecting;
 mod csms;
 mod living;

@@ -67,9 +67,7 @@ async fn error_with(acceptor: TlsAcceptor, ca: &Ca) -> String {
     let csms = Csms::start().await;
     let mut agent = Agent::start(ca.settings(&csms));
     assert!(acceptor.accept(csms.tcp().await).await.is_err(), "the handshake must fail");
-    let error = agent.until_error("TLS: ").await.last_error.unwrap();
-    agent.stop().await;
-    error
+    agent.until_error("TLS: ").await.last_error.unwrap()
 }
 
 #[tokio::test]
@@ -85,7 +83,6 @@ async fn verified_csms_and_credentials_make_profile_2() {
     assert_eq!(status.profile, Some(2));
     drop(peer);
     agent.until_error("the CSMS dropped the connection").await;
-    agent.stop().await;
 }
 
 #[tokio::test]
@@ -135,7 +132,6 @@ async fn port_without_tls_says_so() {
     agent.until_error("doesn't speak TLS on this port").await;
     drop(csms.tcp().await);
     agent.until_error("TLS: the").await;
-    agent.stop().await;
 }
 
 #[tokio::test]
@@ -143,7 +139,6 @@ async fn wss_without_tls_settings_is_an_error_of_its_own() {
     let csms = Csms::start().await;
     let mut agent = Agent::start(settings(&csms.url.replace("ws://", "wss://")));
     agent.until_error("TLS isn't set up").await;
-    agent.stop().await;
 }
 
 #[test]
