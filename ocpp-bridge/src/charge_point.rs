@@ -391,9 +391,9 @@ impl ChargePoint {
         self.boot.answered(now, status.clone(), retry_in);
         if let Some(connection) = &mut self.connection {
             connection.last_heartbeat = now;
-            if status == RegistrationStatus::Rejected {
-                connection.silence();
-            }
+        }
+        if status == RegistrationStatus::Rejected {
+            self.silence();
         }
         if let Some(interval) = interval.filter(|_| status == RegistrationStatus::Accepted) {
             self.heartbeat_interval = interval;
@@ -402,6 +402,14 @@ impl ChargePoint {
         self.raise(Event::BootStatus { status, retry_in });
         if let Some(time) = time {
             self.raise(Event::Clock(time));
+        }
+    }
+
+    /// Nothing may be sent or opened from now on, not even what was asked for before.
+    fn silence(&mut self) {
+        self.events.retain(|event| !matches!(event, Event::ChangeConfiguration { .. }));
+        if let Some(connection) = &mut self.connection {
+            connection.silence();
         }
     }
 

@@ -194,7 +194,7 @@ impl Driver {
     async fn serve(&mut self, session: &mut Session) -> Result<Ending, Shutdown> {
         loop {
             self.show_boot();
-            session.make_way(now(), &self.charge_point);
+            session.set_excused(self.charge_point.is_embedder_busy(), now());
             let ping_interval = self.charge_point.ping_interval();
             let due = [self.charge_point.poll_timeout(), session.poll_timeout(ping_interval)];
             let due = due.into_iter().flatten().min();

@@ -31,9 +31,7 @@ pub(super) struct Session {
     pinged: Option<Instant>,
     /// The ping is still to be written.
     ping_waits: bool,
-    /// Nothing is read at the moment.
-    paused: bool,
-    /// That is the embedder's doing, so silence says nothing about the CSMS.
+    /// The embedder keeps us from reading, so silence says nothing about the CSMS.
     excused: bool,
 }
 
@@ -69,25 +67,18 @@ enum Farewell {
 
 impl Session {
     pub(super) fn new(socket: Socket, now: Instant, pong_timeout: Duration) -> Self {
-        Self {
-            socket,
-            pong_timeout,
-            heard: now,
-            pinged: None,
-            ping_waits: false,
-            paused: false,
-            excused: false,
-        }
+        Self { socket, pong_timeout, heard: now, pinged: None, ping_waits: false, excused: false }
     }
 
-    /// Writes what the charge point has to send, and reads if it wants to hear.
+    /// Writes what the charge point has to send, and reads if that has room for what comes.
     ///
     /// Safe to drop and call again: nothing is lost.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, charge_point: &mut ChargePoint) -> Poll<Input> {
         if let Poll::Ready(Err(error)) = self.poll_write(cx, charge_point) {
             return Poll::Ready(Input::Ended(Ending::of_error(&error)));
         }
-        if self.paused {
+        // Asked after writing, which makes room: nobody would wake us to ask again.
+        if !charge_point.wants_text() {
             return Poll::Pending;
         }
         let input = match ready!(self.socket.poll_next_unpin(cx)) {
@@ -126,11 +117,9 @@ impl Session {
         self.pinged = None;
     }
 
-    /// Reads only if the charge point has room. While the embedder holds it up, the CSMS isn't blamed for
-    /// silence, and its time for a pong begins anew afterwards; a CSMS that takes nothing from us is.
-    pub(super) fn make_way(&mut self, now: Instant, charge_point: &ChargePoint) {
-        self.paused = !charge_point.wants_text();
-        let excused = charge_point.is_embedder_busy();
+    /// Whether the embedder keeps us from reading. Meanwhile the CSMS isn't blamed for silence, and its time
+    /// for a pong begins anew afterwards.
+    pub(super) fn set_excused(&mut self, excused: bool, now: Instant) {
         if self.excused && !excused {
             self.pinged = self.pinged.map(|_| now);
         }

@@ -242,6 +242,33 @@ async fn csms_that_does_not_read_holds_up_only_itself() {
 }
 
 #[tokio::test]
+async fn csms_that_reads_late_gets_every_answer() {
+    let csms = Csms::start().await;
+    let mut settings = settings(&csms.url);
+    // No ping is to wake anybody.
+    settings.ping_interval = Duration::ZERO;
+    let _agent = Agent::start(settings);
+    let (mut sender, mut receiver) = csms.accept_boot().await.socket.split();
+    // More answers than the sockets' buffers hold.
+    let count = 8000;
+    let asking = async {
+        for id in 0..count {
+            let message = json!([2, id.to_string(), "GetConfiguration", {}]).to_string();
+            sender.send(Message::text(message)).await.unwrap();
+        }
+    };
+    let reading = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        for id in 0..count {
+            let message =
+                timeout(PATIENCE, receiver.next()).await.expect("the link is stuck").unwrap().unwrap();
+            assert!(message.to_text().unwrap().starts_with(&format!("[3,\"{id}\",")));
+        }
+    };
+    tokio::join!(asking, reading);
+}
+
+#[tokio::test]
 async fn shutdown_sends_what_is_left_and_a_close_frame() {
     let csms = Csms::start().await;
     let mut agent = Agent::start(settings(&csms.url));

@@ -120,6 +120,16 @@ fn rejected_takes_back_answers_that_were_not_sent() {
 }
 
 #[test]
+fn rejected_takes_back_requests_that_the_embedder_has_not_seen() {
+    let mut world = World::new();
+    world.connect();
+    let id = world.boot_id();
+    world.change("1", "InvokeCustomScript1", "ops@example.com");
+    world.receive(&json!([3, id, {"status": "Rejected", "interval": 600}]));
+    assert_eq!(world.events(), [boot_status(RegistrationStatus::Rejected, Some(600))]);
+}
+
+#[test]
 fn wait_of_a_rejection_goes_on_through_reconnects() {
     let mut world = World::new();
     world.connect();
