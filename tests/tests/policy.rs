@@ -55,7 +55,7 @@ async fn malformed_and_disallowed_destinations_are_rejected_and_nobody_notices()
     assert_eq!(rig.csms.value("InvokeCustomScript2").await, "");
     // Why is for the operator to see.
     let status = rig.csms.value("InvokeCustomScript1Status").await;
-    assert!(status.starts_with("up ") && status.contains("error="), "{status}");
+    assert!(status.starts_with("up ") && status.contains("is not an allowed destination"), "{status}");
     assert_eq!(rig.csms.counts().await.connections, 1);
 }
 

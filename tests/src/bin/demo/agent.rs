@@ -26,7 +26,9 @@ pub(crate) async fn build() -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command
-        .args(["build", "--package", "ocpp-tunnel", "--message-format", "json-render-diagnostics"])
+        // Both packages, so that cargo uses for the agent what it has built for the demo.
+        .args(["build", "--package", "ocpp-tunnel", "--package", "ocpp-tunnel-tests", "--bin", "ocpp-tunnel"])
+        .args(["--message-format", "json-render-diagnostics"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .stdin(Stdio::null())
         .stderr(Stdio::inherit());
