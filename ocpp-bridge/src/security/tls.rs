@@ -146,6 +146,10 @@ fn explain_certificate(error: &CertificateError) -> String {
                 presented.join(", ")
             )
         }
+        // The verifier's own error type isn't ours to name; its words are its variants'.
+        CertificateError::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
+            "the CSMS's certificate is a CA's, which can't be a server's own".to_owned()
+        }
         error => format!("the CSMS's certificate can't be accepted: {error}"),
     }
 }

@@ -108,6 +108,17 @@ async fn certificate_with_only_a_cn_says_so() {
 }
 
 #[tokio::test]
+async fn ca_certificate_as_the_servers_own_says_so() {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let certificate = params.self_signed(&key).unwrap();
+    let (pem, acceptor) = (certificate.pem(), acceptor(certificate.der().clone(), &key));
+    let error = error_with(acceptor, &Ca { issuer: Issuer::new(params, key), pem }).await;
+    assert_eq!(error, "TLS: the CSMS's certificate is a CA's, which can't be a server's own");
+}
+
+#[tokio::test]
 async fn certificate_out_of_its_time_says_when_and_what_time_we_have() {
     let ca = Ca::new("Test CA");
     let expired = ca.acceptor(&["127.0.0.1"], |params| params.not_after = rcgen::date_time_ymd(2020, 1, 2));
