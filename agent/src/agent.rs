@@ -114,10 +114,12 @@ impl Agent {
     /// Closes every tunnel and the link.
     pub async fn stop(self) {
         tracing::info!("agent-stopping");
-        self.supervisor.shut_down().await;
-        if let Some(link) = self.link {
-            link.stop().await;
-        }
+        let unlink = async {
+            if let Some(link) = self.link {
+                link.stop().await;
+            }
+        };
+        tokio::join!(self.supervisor.shut_down(), unlink);
         self.control.abort();
         // The lock still holds, so this socket is ours.
         let _ = std::fs::remove_file(&self.socket);

@@ -1,17 +1,41 @@
 //! Two clocks: the monotonic one that limits run on, and the wall clock that people read, which may be decades off.
+//!
+//! The standard library's `SystemTime::now` panics on 32-bit musl once the clock is past 2038, which a controller's
+//! clock may be on any day. The kernel's 64-bit call doesn't.
 
 use std::time::{Duration, Instant, SystemTime};
 
-use chrono::{DateTime, SecondsFormat, Utc};
-use nix::time::{ClockId, clock_gettime};
+use chrono::{DateTime, Local, SecondsFormat, Utc};
+use rustix::time::{ClockId, Timespec, clock_gettime};
 
 /// No release of this program is older than this, so a wall clock before it was never set: 2026-01-01.
 const EARLIEST: Duration = Duration::from_secs(1_767_225_600);
 
+/// The first second that 32-bit time doesn't have.
+const END_OF_32_BITS: Duration = Duration::from_secs(1 << 31);
+
+/// The wall clock.
+#[must_use]
+pub fn now() -> SystemTime {
+    SystemTime::UNIX_EPOCH + since_epoch()
+}
+
 /// Has the wall clock been set?
 #[must_use]
 pub fn is_set() -> bool {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).is_ok_and(|since| since >= EARLIEST)
+    since_epoch() >= EARLIEST
+}
+
+/// The wall clock as RFC 3164, 4.1.2 wants it: local time without a year. Where the time zone can't be asked, UTC.
+#[must_use]
+pub fn rfc3164() -> String {
+    const FORMAT: &str = "%b %e %H:%M:%S";
+    let utc = DateTime::<Utc>::from(now());
+    // chrono asks `SystemTime::now` when it looks for the zone.
+    match since_epoch() < END_OF_32_BITS {
+        true => utc.with_timezone(&Local).format(FORMAT).to_string(),
+        false => utc.format(FORMAT).to_string(),
+    }
 }
 
 /// A moment as RFC 3339 in UTC with seconds.
@@ -23,10 +47,10 @@ pub fn rfc3339(time: SystemTime) -> String {
 /// A monotonic moment on the wall clock as it stands now, so that a later correction of the clock corrects it too.
 #[must_use]
 pub fn wall(moment: Instant) -> SystemTime {
-    let (now, wall_now) = (Instant::now(), SystemTime::now());
-    match moment.checked_duration_since(now) {
-        Some(ahead) => wall_now + ahead,
-        None => wall_now - now.duration_since(moment),
+    let (monotonic, wall) = (Instant::now(), now());
+    match moment.checked_duration_since(monotonic) {
+        Some(ahead) => wall + ahead,
+        None => wall - monotonic.duration_since(moment),
     }
 }
 
@@ -57,7 +81,17 @@ pub fn boot_id() -> Option<String> {
 
 /// The clock that `Instant` runs on.
 fn uptime() -> Duration {
-    clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default()
+    duration(clock_gettime(ClockId::Monotonic))
+}
+
+fn since_epoch() -> Duration {
+    duration(clock_gettime(ClockId::Realtime))
+}
+
+/// A clock before its epoch counts as at it.
+fn duration(time: Timespec) -> Duration {
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
 #[cfg(test)]

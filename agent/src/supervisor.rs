@@ -119,7 +119,6 @@ pub struct Supervisor {
     entries: BTreeMap<TunnelId, Entry>,
     next_ad_hoc: u32,
     opens: Opens,
-    shutting_down: bool,
     changed: Arc<Notify>,
     commands: mpsc::Receiver<Command>,
     views: watch::Sender<Vec<View>>,
@@ -155,7 +154,6 @@ impl Supervisor {
             entries,
             next_ad_hoc: 1,
             opens: Opens::default(),
-            shutting_down: false,
             changed: Arc::new(Notify::new()),
             commands,
             views,
@@ -174,13 +172,17 @@ impl Supervisor {
             tokio::select! {
                 command = self.commands.recv() => match command {
                     Some(Command::Open(request, answer)) => {
-                        let _ = answer.send(self.open(request));
+                        let result = self.open(request);
+                        self.publish();
+                        let _ = answer.send(result);
                     }
                     Some(Command::Refuse { slot, refusal, source }) => {
                         self.refuse(Some(TunnelId::Slot(slot)), &refusal, source);
                     }
                     Some(Command::Close { id, reason, source, closed }) => {
-                        let _ = closed.send(self.close(id, reason, source));
+                        let were_open = self.close(id, reason, source);
+                        self.publish();
+                        let _ = closed.send(were_open);
                     }
                     Some(Command::Shutdown(done)) => {
                         self.shut_down().await;
@@ -207,9 +209,6 @@ impl Supervisor {
 
     fn admit(&mut self, request: OpenRequest) -> Result<TunnelId, Refusal> {
         let now = Instant::now();
-        if self.shutting_down {
-            return Err(Refusal::ShuttingDown);
-        }
         if let What::Script(number) = request.what
             && !self.entries.contains_key(&TunnelId::Slot(number))
         {
@@ -224,12 +223,12 @@ impl Supervisor {
         let expires = now + self.policy.lifetime(request.lifetime)?;
         let origin = request.source.origin();
 
-        if let What::Script(number) = request.what
-            && self.extend(TunnelId::Slot(number), &destination, expires, origin)
-        {
-            let id = TunnelId::Slot(number);
-            log_invocation(&destination);
+        if let Some(id) = self.find_same(&request.what, &destination) {
+            if id.is_slot() {
+                log_invocation(&destination);
+            }
             tracing::info!(slot = %id, server = %destination, source = %request.source, "tunnel-extended");
+            self.extend(id, expires, origin);
             return Ok(id);
         }
         if origin == Origin::Ocpp {
@@ -250,23 +249,31 @@ impl Supervisor {
         Ok(id)
     }
 
-    /// The same destination again: its time starts anew and nothing reconnects. False if it isn't the same.
-    fn extend(&mut self, id: TunnelId, destination: &Destination, expires: Instant, origin: Origin) -> bool {
-        let Some(entry) = self.entries.get_mut(&id) else { return false };
-        let (Some(wanted), Some(running)) = (&mut entry.wanted, &entry.running) else { return false };
-        if wanted.destination != *destination {
-            return false;
-        }
+    /// The wanted tunnel that publishes the same at the same destination.
+    fn find_same(&self, what: &What, destination: &Destination) -> Option<TunnelId> {
+        let same = self.entries.iter().find(|(id, entry)| {
+            let same_forwards = match what {
+                What::Script(number) => **id == TunnelId::Slot(*number),
+                What::Forwards(forwards) => !id.is_slot() && entry.forwards == *forwards,
+            };
+            same_forwards && entry.wanted.as_ref().is_some_and(|wanted| wanted.destination == *destination)
+        });
+        same.map(|(id, _)| *id)
+    }
+
+    /// Its time starts anew, and nothing reconnects.
+    fn extend(&mut self, id: TunnelId, expires: Instant, origin: Origin) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let (Some(wanted), Some(running)) = (&mut entry.wanted, &entry.running) else { return };
         wanted.expires = expires;
         wanted.origin = origin;
         entry.refusal = None;
         running.again(Some(expires));
         self.save();
-        true
     }
 
     fn new_ad_hoc(&mut self, forwards: &[Forward]) -> Result<TunnelId, Refusal> {
-        let ad_hoc = |id: &TunnelId| matches!(id, TunnelId::AdHoc(_));
+        let ad_hoc = |id: &TunnelId| !id.is_slot();
         let open = self.entries.iter().filter(|(id, entry)| ad_hoc(id) && entry.wanted.is_some()).count();
         if open >= AD_HOC_TUNNELS {
             return Err(Refusal::TooManyTunnels(AD_HOC_TUNNELS));
@@ -343,19 +350,26 @@ impl Supervisor {
         }
     }
 
-    /// Forgets the tunnels that have ended.
+    /// Forgets the tunnels that have ended. One that was extended when it had begun to end starts anew.
     fn reap(&mut self) {
         let mut ended = false;
-        for entry in self.entries.values_mut() {
-            if entry.running.is_some() && entry.is_closed() {
-                entry.running = None;
-                entry.wanted = None;
-                ended = true;
-            }
+        let mut extended_too_late = Vec::new();
+        for entry in self.entries.values_mut().filter(|entry| entry.running.is_some()) {
+            let Some(status) = entry.status().filter(|status| status.state.reason().is_some()) else {
+                continue;
+            };
+            entry.running = None;
+            let wanted = entry.wanted.take();
+            extended_too_late.extend(wanted.filter(|wanted| status.expires != Some(wanted.expires)));
+            ended = true;
         }
-        if ended && !self.shutting_down {
-            self.save();
+        if !ended {
+            return;
         }
+        for wanted in extended_too_late {
+            self.start(wanted);
+        }
+        self.save();
     }
 
     fn check_disabled(&mut self) {
@@ -402,7 +416,6 @@ impl Supervisor {
 
     /// Closes everything and leaves what is wanted to the next start.
     async fn shut_down(&mut self) {
-        self.shutting_down = true;
         let mut tasks = Vec::new();
         for entry in self.entries.values_mut() {
             if let Some(running) = entry.running.take() {
@@ -447,10 +460,6 @@ impl Entry {
 
     fn status(&self) -> Option<Status> {
         self.status.as_ref().and_then(|status| status.borrow().clone())
-    }
-
-    fn is_closed(&self) -> bool {
-        self.status().is_some_and(|status| status.state.reason().is_some())
     }
 
     fn view(&self, id: TunnelId) -> View {
@@ -512,6 +521,14 @@ impl Source {
             Self::Ocpp { .. } => Origin::Ocpp,
             Self::Local { .. } => Origin::Local,
         }
+    }
+}
+
+impl TunnelId {
+    /// Is it a slot's?
+    #[must_use]
+    pub fn is_slot(self) -> bool {
+        matches!(self, Self::Slot(_))
     }
 }
 

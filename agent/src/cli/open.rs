@@ -102,6 +102,7 @@ async fn follow(agent: &mut Agent, id: TunnelId, quietly: bool) -> Exit {
     let mut views = agent.supervisor().views();
     let mut told = None;
     let mut asked = false;
+    let mut ended = None;
     loop {
         let view = views.borrow_and_update().iter().find(|view| view.id == id).cloned();
         if let Some((state, text)) = view.as_ref().and_then(progress) {
@@ -110,15 +111,20 @@ async fn follow(agent: &mut Agent, id: TunnelId, quietly: bool) -> Exit {
             }
             told = Some(text);
             if let State::Closed(reason) = state {
-                return Exit::for_reason(reason);
+                ended = Some(Exit::for_reason(reason));
             }
+        }
+        // Others may have been opened through our socket meanwhile; they are ours to keep.
+        let anything_wanted = views.borrow().iter().any(|view| view.wanted.is_some());
+        if let Some(exit) = ended.filter(|_| !anything_wanted) {
+            return exit;
         }
         tokio::select! {
             changed = views.changed() => if changed.is_err() { return Exit::Error },
             () = agent.asked_to_stop(), if !asked => {
                 asked = true;
                 let source = Source::Local { uid: Uid::current().as_raw(), pid: std::process::id().cast_signed() };
-                agent.supervisor().close(Some(id), Reason::User, source).await;
+                agent.supervisor().close(None, Reason::User, source).await;
             }
         }
     }

@@ -6,9 +6,9 @@
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 
-use chrono::Local;
 use tracing::Level;
 
+use crate::clock;
 use crate::limits::SYSLOG_LINE_BYTES;
 
 /// Facility `daemon` (RFC 3164, 4.1.1).
@@ -68,7 +68,7 @@ fn packet(level: Level, line: &str) -> String {
         Level::INFO => 6,
         _ => 7,
     };
-    let time = Local::now().format("%b %e %H:%M:%S");
+    let time = clock::rfc3164();
     let priority = DAEMON * 8 + severity;
     let mut packet = format!("<{priority}>{time} ocpp-tunnel[{}]: {line}", std::process::id());
     if packet.len() > SYSLOG_LINE_BYTES {
