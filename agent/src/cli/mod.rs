@@ -66,11 +66,15 @@ fn leave_root(config: &Config) -> Result<(), Problem> {
     })
 }
 
-/// The runtime of every command that needs one: a single thread serves all tunnels.
-fn runtime() -> Result<tokio::runtime::Runtime, Problem> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+/// Runs an agent on a single thread, which serves all its tunnels.
+fn block_on(work: impl Future<Output = Result<Exit, Problem>>) -> Result<Exit, Problem> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
         Problem::new(Exit::Error, format!("can't start: {error}"), "free some memory or descriptors")
-    })
+    })?;
+    let result = runtime.block_on(work);
+    // A name that is being looked up must not hold up the end.
+    runtime.shutdown_background();
+    result
 }
 
 impl From<StartError> for Problem {

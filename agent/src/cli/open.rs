@@ -11,7 +11,7 @@ use reverse_tunnel::{Reason, State};
 
 use super::args::Open;
 use super::words::{opened, remark, say, unexpected};
-use super::{leave_root, load, runtime};
+use super::{block_on, leave_root, load};
 use crate::advice;
 use crate::agent::{Agent, Purpose};
 use crate::config::Config;
@@ -70,7 +70,7 @@ fn alone(config: &Config, open: &Open) -> Result<Exit, Problem> {
             Problem::new(Exit::Error, format!("can't leave the terminal: {error}"), "try again")
         })?;
     }
-    runtime()?.block_on(async {
+    block_on(async {
         let mut agent = Agent::start(config, Purpose::OneTunnel)?;
         let id = match agent.supervisor().open(open_request(open)).await {
             Ok(id) => id,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{leave_root, load, runtime};
+use super::{block_on, leave_root, load};
 use crate::agent::{Agent, Purpose};
 use crate::control::protocol::Problem;
 use crate::exit::Exit;
@@ -12,7 +12,7 @@ pub(super) fn main(path: &Path) -> Result<Exit, Problem> {
     let config = load(path)?;
     journal::init(&config.log, Stderr::Everything);
     leave_root(&config)?;
-    runtime()?.block_on(async {
+    block_on(async {
         let mut agent = Agent::start(&config, Purpose::Service)?;
         agent.asked_to_stop().await;
         agent.stop().await;

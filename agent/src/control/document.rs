@@ -50,7 +50,7 @@ impl Observed {
             "state": status.state.to_string(),
             "url": status.url,
             "profile": status.profile,
-            "since": clock::rfc3339(status.since),
+            "since": clock::rfc3339(clock::wall(status.since)),
             "last_error": status.last_error,
         })
     }

@@ -1,6 +1,6 @@
 //! What the link publishes about itself.
 
-use std::{fmt, time::SystemTime};
+use std::{fmt, time::Instant};
 
 use tokio::sync::watch;
 
@@ -33,8 +33,8 @@ pub struct LinkStatus {
     pub url: String,
     /// The security profile that the live link fulfils; `None` while there is none.
     pub profile: Option<u8>,
-    /// Since when `state` is what it is, by the wall clock.
-    pub since: SystemTime,
+    /// Since when `state` is what it is.
+    pub since: Instant,
     /// Why the last connection failed or ended. Stays until the CSMS accepts us again.
     pub last_error: Option<String>,
     /// The CSMS's last answer to BootNotification.
@@ -67,7 +67,7 @@ impl Default for LinkStatus {
             state: LinkState::Connecting,
             url: String::new(),
             profile: None,
-            since: SystemTime::now(),
+            since: Instant::now(),
             last_error: None,
             boot: None,
         }
@@ -128,7 +128,7 @@ impl Publisher {
             let before = status.clone();
             change(status);
             if status.state != before.state {
-                status.since = SystemTime::now();
+                status.since = Instant::now();
             }
             *status != before
         });

@@ -1,11 +1,13 @@
 //! TLS towards the CSMS: rustls on `ring`, TLS 1.2 or later, and plain words for what goes wrong.
 
-use std::{fmt, io, sync::Arc};
+use std::{fmt, io, sync::Arc, time::Duration};
 
+use rustix::time::{ClockId, clock_gettime};
 use rustls::{
     CertificateError, ClientConfig, Error, RootCertStore,
     client::Resumption,
-    pki_types::{CertificateDer, pem::PemObject},
+    pki_types::{CertificateDer, UnixTime, pem::PemObject},
+    time_provider::TimeProvider,
 };
 
 use crate::limits::MAX_TLS_SESSIONS;
@@ -45,7 +47,7 @@ impl TlsSettings {
             None => public_roots(),
         };
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
+        let mut config = ClientConfig::builder_with_details(provider, Arc::new(WallClock))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(|error| TlsSettingsError::Provider(error.to_string()))?
             .with_root_certificates(roots)
@@ -56,6 +58,18 @@ impl TlsSettings {
 
     pub(crate) fn config(&self) -> Arc<ClientConfig> {
         Arc::clone(&self.config)
+    }
+}
+
+/// The wall clock, for the validity of certificates. rustls's own asks the standard library, which panics on 32-bit
+/// musl when the clock is past 2038, and a charge point's clock may be anywhere.
+#[derive(Debug)]
+struct WallClock;
+
+impl TimeProvider for WallClock {
+    fn current_time(&self) -> Option<UnixTime> {
+        let seconds = u64::try_from(clock_gettime(ClockId::Realtime).tv_sec).unwrap_or_default();
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
     }
 }
 
