@@ -323,7 +323,7 @@ async fn mistakes_in_the_configuration_are_named_with_their_place() {
         ("[policy]\n", "[policy]\nmax_connections = 'many'\n", "many"),
         ("[policy]\n", "[policy]\nmax_duration = 'long'\n", "max_duration"),
         ("allow_destinations = [", "allow_destinations = ['support@ho st', ", "ho st"),
-        ("security_profile = 1", "security_profile = 7", "security_profile"),
+        ("security_profile = 1", "security_profile = 'two'", "two"),
         ("remote = 'localhost:", "remote = 'localhost:x", "localhost:x"),
         ("key = 'InvokeCustomScript1'", "key = 'HeartbeatInterval'", "HeartbeatInterval"),
         ("key = 'InvokeCustomScript2'", "key = 'invokecustomscript1'", "nvoke"),
