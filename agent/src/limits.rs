@@ -46,6 +46,8 @@ pub const OPEN_WAIT: Duration = Duration::from_secs(60);
 pub const CONTROL_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an agent that was started in the background may take until it answers.
 pub const BACKGROUND_START: Duration = Duration::from_secs(10);
+/// How long such an agent waits for the request that it was started for.
+pub const BACKGROUND_REQUEST: Duration = Duration::from_secs(3);
 /// How long SIGTERM may take: systemd and procd kill after that or a little more.
 pub const SHUTDOWN: Duration = Duration::from_secs(5);
 

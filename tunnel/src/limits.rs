@@ -28,6 +28,8 @@ pub const READ_BYTES: usize = 32 * 1024;
 pub const CHANNEL_MESSAGES: usize = 100;
 /// Commands that wait for a tunnel's task; the supervisor is their only sender.
 pub const COMMANDS: usize = 8;
+/// Refused channels of one SSH session that the log tells of.
+pub const REFUSALS_TOLD: u32 = 20;
 /// Events of one SSH session that wait for the tunnel's task.
 pub const SESSION_EVENTS: usize = 32;
 

@@ -16,8 +16,8 @@ use bytes::Bytes;
 use russh::client::{self, DisconnectReason, Handle};
 use russh::keys::{Algorithm, HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKeyOrCertificate};
 use russh::{
-    Channel, ChannelMsg, ChannelOpenFailure, ChannelReadHalf, ChannelWriteHalf, Disconnect, Preferred, SshId,
-    cipher, kex,
+    Channel, ChannelId, ChannelMsg, ChannelOpenFailure, ChannelReadHalf, ChannelWriteHalf, Disconnect,
+    Preferred, SshId, cipher, kex,
 };
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
@@ -28,7 +28,7 @@ use crate::failure::{Failure, FailureKind};
 use crate::forward::{Forward, Remote};
 use crate::host_keys::{HostKeyError, HostKeys, Trusted};
 use crate::identity::Identity;
-use crate::limits::{CHANNEL_MESSAGES, DISCONNECT_TIMEOUT, SESSION_EVENTS};
+use crate::limits::{CHANNEL_MESSAGES, DISCONNECT_TIMEOUT, REFUSALS_TOLD, SESSION_EVENTS};
 use crate::pump::{self, Traffic};
 
 /// What a session needs to know of the tunnel that it belongs to.
@@ -71,6 +71,7 @@ impl Session {
             trusted: trusted.clone(),
             opened: opened_sender,
             lost: Some(lost_sender),
+            refused: 0,
         };
         let config = Arc::new(config(&settings));
         let handle = match client::connect_stream(config, stream, client).await {
@@ -320,6 +321,7 @@ struct Client {
     trusted: Arc<Mutex<Option<Trusted>>>,
     opened: mpsc::Sender<Opened>,
     lost: Option<oneshot::Sender<Failure>>,
+    refused: u32,
 }
 
 /// A forwarded connection that waits for its local service.
@@ -401,24 +403,34 @@ impl ChannelWriter {
 impl Client {
     /// Hands a forwarded connection on, or refuses it by dropping the reply.
     fn opened(
-        &self,
+        &mut self,
         remote: &Remote,
         originator: String,
         channel: Channel<client::Msg>,
         reply: client::ChannelOpenHandle,
     ) {
         let Some(forward) = self.accepted.find(remote) else {
-            tracing::warn!(server = %self.settings.destination, %remote, "channel-refused");
+            if self.may_tell() {
+                tracing::warn!(server = %self.settings.destination, %remote, "channel-refused");
+            }
             return;
         };
-        if self.opened.try_send(Opened { forward, originator, channel, reply }).is_err() {
+        if self.opened.try_send(Opened { forward, originator, channel, reply }).is_err() && self.may_tell() {
             tracing::warn!(server = %self.settings.destination, %remote, "channel-refused-busy");
         }
     }
 
-    fn refuse(&self, kind: &'static str) -> Result<(), ClientError> {
-        tracing::warn!(server = %self.settings.destination, kind, "channel-refused");
+    fn refuse(&mut self, kind: &'static str) -> Result<(), ClientError> {
+        if self.may_tell() {
+            tracing::warn!(server = %self.settings.destination, kind, "channel-refused");
+        }
         Ok(())
+    }
+
+    /// A hostile server could fill the log by asking again and again.
+    fn may_tell(&mut self) -> bool {
+        self.refused = self.refused.saturating_add(1);
+        self.refused <= REFUSALS_TOLD
     }
 }
 
@@ -523,6 +535,22 @@ impl client::Handler for Client {
         _session: &mut client::Session,
     ) -> Result<(), ClientError> {
         self.refuse("auth-agent")
+    }
+
+    /// russh would answer a channel of unknown type twice, and OpenSSH and others take the second answer for a protocol
+    /// error: so it is taken to be accepted, and refused like the others.
+    async fn should_accept_unknown_server_channel(&mut self, _id: ChannelId, _kind: &str) -> bool {
+        true
+    }
+
+    async fn server_channel_open_unknown(
+        &mut self,
+        _channel: Channel<client::Msg>,
+        reply: client::ChannelOpenHandle,
+        _session: &mut client::Session,
+    ) -> Result<(), ClientError> {
+        reply.reject(ChannelOpenFailure::UnknownChannelType).await;
+        self.refuse("unknown")
     }
 
     async fn server_channel_open_x11(

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::Uid;
 use reverse_tunnel::{Reason, State};
+use tokio::time::timeout;
 
 use super::args::Open;
 use super::words::{opened, remark, say, unexpected};
@@ -20,19 +21,20 @@ use crate::control::protocol::{Answer, Problem, Request};
 use crate::control::server::problem_of;
 use crate::exit::Exit;
 use crate::journal::{self, Stderr};
-use crate::limits::BACKGROUND_START;
+use crate::limits::{BACKGROUND_REQUEST, BACKGROUND_START};
 use crate::supervisor::{OpenRequest, Source, TunnelId, View, What};
 
 pub(super) fn main(path: &Path, open: Open) -> Result<Exit, Problem> {
     let config = load(path)?;
-    if !open.detached {
-        match ask(&config.control_socket(), &request(&open)) {
-            Err(ClientError::NoAgent) if open.background => return in_background(path, &config, &open),
-            Err(ClientError::NoAgent) => {}
-            result => return answered(&config, result),
-        }
+    if open.detached {
+        return detached(&config);
     }
-    alone(&config, &open)
+    match ask(&config.control_socket(), &request(&open)) {
+        Err(ClientError::NoAgent) if open.background => in_background(path, &config, &open).and_then(tell),
+        Err(ClientError::NoAgent) => alone(&config, &open),
+        Err(error) => Err(error.to_problem(&config.control_socket())),
+        Ok(answer) => tell(answer),
+    }
 }
 
 /// The request that this command line stands for.
@@ -46,8 +48,8 @@ pub(super) fn request(open: &Open) -> Request {
     }
 }
 
-fn answered(config: &Config, result: Result<Answer, ClientError>) -> Result<Exit, Problem> {
-    match result.map_err(|error| error.to_problem(&config.control_socket()))? {
+fn tell(answer: Answer) -> Result<Exit, Problem> {
+    match answer {
         Answer::Opened { id, server, state, forwards } => {
             say(&opened(&id, &server, &state, &forwards));
             if state != "up" {
@@ -64,27 +66,43 @@ fn answered(config: &Config, result: Result<Answer, ClientError>) -> Result<Exit
 fn alone(config: &Config, open: &Open) -> Result<Exit, Problem> {
     journal::init(&config.log, Stderr::Nothing);
     leave_root(config)?;
-    if open.detached {
-        // The terminal that started us may close.
-        nix::unistd::setsid().map_err(|error| {
-            Problem::new(Exit::Error, format!("can't leave the terminal: {error}"), "try again")
-        })?;
-    }
     block_on(async {
         let mut agent = Agent::start(config, Purpose::OneTunnel)?;
-        let id = match agent.supervisor().open(open_request(open)).await {
-            Ok(id) => id,
-            Err(refusal) => {
-                agent.stop().await;
-                return Err(problem_of(&refusal));
+        let exit = match agent.supervisor().open(open_request(open)).await {
+            Ok(id) => {
+                remark("No agent runs, so this process keeps the tunnel. Ctrl-C closes it.");
+                Ok(follow(&mut agent, id).await)
+            }
+            Err(refusal) => Err(problem_of(&refusal)),
+        };
+        agent.stop().await;
+        exit
+    })
+}
+
+/// Becomes the agent of the tunnel that the process which started us asks for through the control socket.
+fn detached(config: &Config) -> Result<Exit, Problem> {
+    journal::init(&config.log, Stderr::Nothing);
+    leave_root(config)?;
+    // The terminal that started us may close.
+    nix::unistd::setsid().map_err(|error| {
+        Problem::new(Exit::Error, format!("can't leave the terminal: {error}"), "try again")
+    })?;
+    block_on(async {
+        let mut agent = Agent::start(config, Purpose::OneTunnel)?;
+        let mut views = agent.supervisor().views();
+        let anything_wanted = |views: &Vec<View>| views.iter().any(|view| view.wanted.is_some());
+        let over = async {
+            if timeout(BACKGROUND_REQUEST, views.wait_for(anything_wanted)).await.is_ok() {
+                let _ = views.wait_for(|views| !anything_wanted(views)).await;
             }
         };
-        if !open.detached {
-            remark("No agent runs, so this process keeps the tunnel. Ctrl-C closes it.");
+        tokio::select! {
+            () = over => {}
+            () = agent.asked_to_stop() => {}
         }
-        let exit = follow(&mut agent, id, open.detached).await;
         agent.stop().await;
-        Ok(exit)
+        Ok(Exit::Ok)
     })
 }
 
@@ -93,38 +111,40 @@ fn open_request(open: &Open) -> OpenRequest {
         [] => What::Script(open.script.unwrap_or(1)),
         forwards => What::Forwards(forwards.to_vec()),
     };
-    let source = Source::Local { uid: Uid::current().as_raw(), pid: std::process::id().cast_signed() };
-    OpenRequest { what, destination: open.destination.clone(), lifetime: open.lifetime, source }
+    OpenRequest {
+        what,
+        destination: open.destination.clone(),
+        lifetime: open.lifetime,
+        source: this_process(),
+    }
+}
+
+fn this_process() -> Source {
+    Source::Local { uid: Uid::current().as_raw(), pid: std::process::id().cast_signed() }
 }
 
 /// Tells of each change until the tunnel ends or somebody wants it to.
-async fn follow(agent: &mut Agent, id: TunnelId, quietly: bool) -> Exit {
+async fn follow(agent: &mut Agent, id: TunnelId) -> Exit {
     let mut views = agent.supervisor().views();
-    let mut told = None;
-    let mut asked = false;
+    let mut told = String::new();
     let mut ended = None;
     loop {
-        let view = views.borrow_and_update().iter().find(|view| view.id == id).cloned();
-        if let Some((state, text)) = view.as_ref().and_then(progress) {
-            if told.as_ref() != Some(&text) && !quietly {
+        let all = views.borrow_and_update().clone();
+        if let Some((state, text)) = all.iter().find(|view| view.id == id).and_then(progress) {
+            if told != text {
                 say(&text);
+                told = text;
             }
-            told = Some(text);
-            if let State::Closed(reason) = state {
-                ended = Some(Exit::for_reason(reason));
-            }
+            ended = state.reason().map(Exit::for_reason);
         }
         // Others may have been opened through our socket meanwhile; they are ours to keep.
-        let anything_wanted = views.borrow().iter().any(|view| view.wanted.is_some());
-        if let Some(exit) = ended.filter(|_| !anything_wanted) {
+        if let Some(exit) = ended.filter(|_| all.iter().all(|view| view.wanted.is_none())) {
             return exit;
         }
         tokio::select! {
             changed = views.changed() => if changed.is_err() { return Exit::Error },
-            () = agent.asked_to_stop(), if !asked => {
-                asked = true;
-                let source = Source::Local { uid: Uid::current().as_raw(), pid: std::process::id().cast_signed() };
-                agent.supervisor().close(None, Reason::User, source).await;
+            () = agent.asked_to_stop() => {
+                agent.supervisor().close(None, Reason::User, this_process()).await;
             }
         }
     }
@@ -156,24 +176,22 @@ fn progress(view: &View) -> Option<(State, String)> {
     Some((status.state, text))
 }
 
-/// Starts this program once more, without a terminal, and returns when that one answers.
-fn in_background(path: &Path, config: &Config, open: &Open) -> Result<Exit, Problem> {
-    let mut child = spawn_detached(path, open)?;
+/// Starts this program once more, without a terminal, to keep the tunnel, and asks that one for it.
+pub(super) fn in_background(path: &Path, config: &Config, open: &Open) -> Result<Answer, Problem> {
+    let mut child = spawn_detached(path)?;
     let deadline = Instant::now() + BACKGROUND_START;
     loop {
         if let Ok(Some(status)) = child.try_wait() {
             return Err(start_problem(child, status.code()));
         }
-        // The child has opened its tunnel when it answers, so that asking for it again only waits for it.
         match ask(&config.control_socket(), &request(open)) {
             Err(ClientError::NoAgent) if Instant::now() < deadline => pause(),
-            result => return answered(config, result),
+            result => return result.map_err(|error| error.to_problem(&config.control_socket())),
         }
     }
 }
 
-/// Starts a process that keeps the tunnel of this command line after we have gone.
-pub(super) fn spawn_detached(path: &Path, open: &Open) -> Result<Child, Problem> {
+fn spawn_detached(path: &Path) -> Result<Child, Problem> {
     let problem = |error: std::io::Error| {
         Problem::new(Exit::Error, format!("can't start in the background: {error}"), "leave out --background")
     };
@@ -181,16 +199,6 @@ pub(super) fn spawn_detached(path: &Path, open: &Open) -> Result<Child, Problem>
     let mut process = Process::new(program);
     // The program may have been called by a script's name, which decides what it does.
     process.arg0("ocpp-tunnel").arg("--config").arg(path).args(["open", "--detached"]);
-    process.args(open.destination.iter().map(ToString::to_string));
-    if let Some(script) = open.script {
-        process.arg("--script").arg(script.to_string());
-    }
-    for forward in &open.forward {
-        process.arg("--forward").arg(forward.to_string());
-    }
-    if let Some(lifetime) = open.lifetime {
-        process.arg("--for").arg(format!("{}s", lifetime.as_secs()));
-    }
     process.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     process.spawn().map_err(problem)
 }

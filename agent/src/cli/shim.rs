@@ -9,7 +9,7 @@ use std::path::Path;
 use reverse_tunnel::Destination;
 
 use super::args::Open;
-use super::open::{request, spawn_detached};
+use super::open::{in_background, request};
 use super::words::{complain, remark};
 use crate::config::{Config, DEFAULT_PATH, Log};
 use crate::control::client::{ClientError, ask};
@@ -68,11 +68,14 @@ fn trigger(path: &Path, config: &Config, script: u8, destination: Destination) -
         background: false,
         detached: false,
     };
-    match ask(&config.control_socket(), &request(&open)) {
-        Ok(Answer::Error(problem)) => Err(problem),
-        Ok(_) => Ok(()),
-        Err(ClientError::NoAgent) => spawn_detached(path, &open).map(drop),
-        Err(error) => Err(error.to_problem(&config.control_socket())),
+    let answer = match ask(&config.control_socket(), &request(&open)) {
+        Err(ClientError::NoAgent) => in_background(path, config, &open)?,
+        Err(error) => return Err(error.to_problem(&config.control_socket())),
+        Ok(answer) => answer,
+    };
+    match answer {
+        Answer::Error(problem) => Err(problem),
+        _ => Ok(()),
     }
 }
 

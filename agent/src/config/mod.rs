@@ -266,11 +266,11 @@ fn ocpp(written: &Spanned<file::Ocpp>) -> Result<(Option<Ocpp>, Option<String>),
         return Err(Invalid::at(Some(written.span()), text));
     };
     let profile = *ocpp.security_profile.get_ref();
-    let urls = urls(written, profile)?;
     if profile > 2 {
         let text = format!("ocpp.security_profile {profile} is not part of this version; use 0, 1 or 2");
         return Err(Invalid::value(&ocpp.security_profile, text));
     }
+    let urls = urls(written, profile)?;
     if profile > 0 && ocpp.authorization_key_file.is_none() {
         let text = format!(
             "security profile {profile} needs a password; set ocpp.authorization_key_file to a file that holds it"
