@@ -367,7 +367,7 @@ impl Agent {
 impl Drop for Agent {
     fn drop(&mut self) {
         // `open --background` and the shims leave processes that are nobody's children.
-        for pid in process::with_argument_below(self.setup.directory()) {
+        for pid in process::living_in(self.setup.directory()) {
             process::kill_tree(pid);
         }
         if std::thread::panicking() {

@@ -131,16 +131,17 @@ pub fn children_of(pid: u32) -> Vec<u32> {
     ids.filter(|id| parent_of(*id) == Some(pid)).collect()
 }
 
-/// The processes that have a file below `directory` as an argument, or as the program that they run.
-pub fn with_argument_below(directory: &Path) -> Vec<u32> {
-    let Some(directory) = directory.to_str() else { return Vec::new() };
+/// The processes that run in `directory`, or have a file below it as an argument.
+pub fn living_in(directory: &Path) -> Vec<u32> {
+    let Some(name) = directory.to_str() else { return Vec::new() };
     let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
     let ids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let names_it = |id: &u32| {
+    let lives_there = |id: &u32| {
         let arguments = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&arguments).contains(directory)
+        let works_there = std::fs::read_link(format!("/proc/{id}/cwd")).is_ok_and(|path| path == directory);
+        works_there || String::from_utf8_lossy(&arguments).contains(name)
     };
-    ids.filter(names_it).collect()
+    ids.filter(lives_there).collect()
 }
 
 fn parent_of(pid: u32) -> Option<u32> {
