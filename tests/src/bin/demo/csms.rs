@@ -123,6 +123,8 @@ async fn accept(
                 Err(_) => return,
             },
         };
+        // A small frame that waits for the acknowledgement of the one before waits 40 ms.
+        let _ = stream.set_nodelay(true);
         let handshake = tokio_tungstenite::accept_hdr_async(stream, admit);
         let Ok(socket) = handshake.await else { continue };
         tokio::select! {
