@@ -8,6 +8,7 @@
 //! - [`state`]: what a tunnel does next, as a state machine without IO.
 //! - [`task`]: the driver that runs one on tokio.
 //! - `ssh`: the SSH connection; the only module that names russh's types.
+//! - `prompt`: the connection's socket while it shakes hands.
 //! - `pump`: the bytes of forwarded connections.
 //! - [`host_keys`], [`identity`]: whom we trust, and who we are.
 //! - [`limits`]: every bound.
@@ -22,6 +23,7 @@ pub mod forward;
 pub mod host_keys;
 pub mod identity;
 pub mod limits;
+mod prompt;
 mod pump;
 mod ssh;
 pub mod state;

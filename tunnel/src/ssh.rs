@@ -29,6 +29,7 @@ use crate::forward::{Forward, Remote};
 use crate::host_keys::{HostKeyError, HostKeys, Trusted};
 use crate::identity::Identity;
 use crate::limits::{CHANNEL_MESSAGES, DISCONNECT_TIMEOUT, REFUSALS_TOLD, SESSION_EVENTS};
+use crate::prompt::{Prompt, PromptStream};
 use crate::pump::{self, Traffic};
 
 /// What a session needs to know of the tunnel that it belongs to.
@@ -49,6 +50,7 @@ pub(crate) struct Session {
     accepted: Accepted,
     trusted: Trusted,
     peer: SocketAddr,
+    prompt: Prompt,
     _forwarded: AbortOnDrop,
     _socket: ShutOnDrop,
 }
@@ -74,6 +76,7 @@ impl Session {
             refused: 0,
         };
         let config = Arc::new(config(&settings));
+        let (stream, prompt) = PromptStream::new(stream);
         let handle = match client::connect_stream(config, stream, client).await {
             Ok(handle) => handle,
             Err(ClientError::HostKey(error)) => {
@@ -91,7 +94,7 @@ impl Session {
         };
         let serving = pump::serve(opened, settings.max_connections, settings.traffic.clone());
         let forwarded = AbortOnDrop(tokio::spawn(serving).abort_handle());
-        Ok(Self { handle, lost, accepted, trusted, peer, _forwarded: forwarded, _socket: socket })
+        Ok(Self { handle, lost, accepted, trusted, peer, prompt, _forwarded: forwarded, _socket: socket })
     }
 
     /// The server's host key.
@@ -132,6 +135,7 @@ impl Session {
     pub(crate) async fn listen(&mut self, forward: &Forward) -> Result<u16, Failure> {
         // The server may open the first connection right behind its answer.
         self.accepted.add(forward);
+        self.prompt.set(true);
         let answer = match &forward.remote {
             Remote::Tcp { bind, port } => match self.handle.tcpip_forward(bind, u32::from(*port)).await {
                 Ok(chosen) if *port == 0 => u16::try_from(chosen).map_err(|_| russh::Error::RequestDenied),
@@ -139,6 +143,7 @@ impl Session {
             },
             Remote::Unix(path) => self.handle.streamlocal_forward(path).await.map(|()| 0),
         };
+        self.prompt.set(false);
         match answer {
             Ok(port) => {
                 self.accepted.replace(forward, forward.remote.with_port(port));
