@@ -149,6 +149,7 @@ fn tunnel_settings(config: &Config, identity: Identity) -> Settings {
         backoff_maximum: ssh.backoff_maximum,
         idle_timeout: config.policy.idle_timeout,
         max_connections: config.policy.max_connections,
+        buffer_bytes: config.policy.buffer_bytes,
     }
 }
 

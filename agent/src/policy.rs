@@ -30,6 +30,8 @@ pub struct Policy {
     pub opens_per_hour: u32,
     /// Forwarded connections at once in a tunnel.
     pub max_connections: usize,
+    /// Bytes that a tunnel's local services may leave waiting.
+    pub buffer_bytes: usize,
     /// While this file exists nothing is open.
     pub disable_file: PathBuf,
 }
@@ -406,6 +408,7 @@ mod tests {
             idle_timeout: Duration::ZERO,
             opens_per_hour: 2,
             max_connections: 1,
+            buffer_bytes: 1,
             disable_file: "/nonexistent/disabled".into(),
         };
         let only = |allow: &[&str]| policy(allow).only_destination().map(|d| d.to_string());
@@ -424,6 +427,7 @@ mod tests {
             idle_timeout: Duration::ZERO,
             opens_per_hour: 2,
             max_connections: 1,
+            buffer_bytes: 1,
             disable_file: "/nonexistent/disabled".into(),
         };
         let to = destination("a@h");

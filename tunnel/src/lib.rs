@@ -9,7 +9,7 @@
 //! - [`task`]: the driver that runs one on tokio.
 //! - `ssh`: the SSH connection; the only module that names russh's types.
 //! - `prompt`: the connection's socket while it shakes hands.
-//! - `pump`: the bytes of forwarded connections.
+//! - `pump`: the bytes of forwarded connections; `budget`: the memory that slow ones may take.
 //! - [`host_keys`], [`identity`]: whom we trust, and who we are.
 //! - [`limits`]: every bound.
 //!
@@ -17,6 +17,7 @@
 //! → `pump` connects it to the local service.
 #![forbid(unsafe_code)]
 
+mod budget;
 pub mod destination;
 pub mod failure;
 pub mod forward;

@@ -24,8 +24,22 @@ pub const KEY_FILE_BYTES: u64 = 32 * 1024;
 
 /// Bytes that one read from a local service may take: one SSH packet's payload.
 pub const READ_BYTES: usize = 32 * 1024;
-/// Messages of one channel that wait for the local service before the SSH connection stops reading.
-pub const CHANNEL_MESSAGES: usize = 100;
+/// Pieces that one write to a local service may gather.
+pub const BATCH: usize = 16;
+/// Bytes that the server may have under way on one channel. russh renews it on receipt, so it is also what still comes
+/// after we have stopped reading for a slow service's sake: the less, the sooner the others are served again.
+pub const CHANNEL_WINDOW: u32 = 256 * 1024;
+/// The largest packet that the server may send on a channel: twice the usual, which halves the cost of each.
+pub const CHANNEL_PACKET: u32 = 65_535;
+/// Messages of one channel that wait for its task before the SSH connection stops reading. Few, so that a packet is
+/// written to the local service while it is still in the cache: with 16, a bulk transfer was a sixth slower.
+pub const CHANNEL_MESSAGES: usize = 2;
+/// What a queued piece takes besides its bytes, so that many small ones can't take much more memory than the budget.
+pub const QUEUED_OVERHEAD: usize = 128;
+/// The least budget that a tunnel works with: a few packets.
+pub const LEAST_BUFFER_BYTES: usize = 256 * 1024;
+/// How long a connection may make no progress while the budget is spent, before it is reset.
+pub const STALLED: Duration = Duration::from_secs(2);
 /// Commands that wait for a tunnel's task; the supervisor is their only sender.
 pub const COMMANDS: usize = 8;
 /// Refused channels of one SSH session that the log tells of.

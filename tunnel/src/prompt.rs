@@ -18,6 +18,8 @@ use tokio::net::TcpStream;
 pub(crate) struct PromptStream {
     inner: TcpStream,
     prompt: Prompt,
+    /// What the kernel was told last.
+    quick: bool,
 }
 
 /// The switch of a [`PromptStream`].
@@ -28,7 +30,7 @@ impl PromptStream {
     /// A stream that is prompt until its switch says otherwise.
     pub(crate) fn new(inner: TcpStream) -> (Self, Prompt) {
         let prompt = Prompt(Arc::new(AtomicBool::new(true)));
-        (Self { inner, prompt: prompt.clone() }, prompt)
+        (Self { inner, prompt: prompt.clone(), quick: false }, prompt)
     }
 }
 
@@ -45,9 +47,12 @@ impl AsyncRead for PromptStream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let result = ready!(Pin::new(&mut self.inner).poll_read(cx, buffer));
-        if self.prompt.0.load(Ordering::Relaxed) {
-            // The kernel forgets it with the next packet that we send. Where it fails, the handshake is only slower.
-            let _ = SockRef::from(&self.inner).set_tcp_quickack(true);
+        let prompt = self.prompt.0.load(Ordering::Relaxed);
+        if prompt || self.quick {
+            // The kernel forgets it with the next packet that we send, so it is told each time. Where it fails, the
+            // handshake is only slower.
+            let _ = SockRef::from(&self.inner).set_tcp_quickack(prompt);
+            self.quick = prompt;
         }
         Poll::Ready(result)
     }

@@ -28,7 +28,9 @@ use crate::failure::{Failure, FailureKind};
 use crate::forward::{Forward, Remote};
 use crate::host_keys::{HostKeyError, HostKeys, Trusted};
 use crate::identity::Identity;
-use crate::limits::{CHANNEL_MESSAGES, DISCONNECT_TIMEOUT, REFUSALS_TOLD, SESSION_EVENTS};
+use crate::limits::{
+    CHANNEL_MESSAGES, CHANNEL_PACKET, CHANNEL_WINDOW, DISCONNECT_TIMEOUT, REFUSALS_TOLD, SESSION_EVENTS,
+};
 use crate::prompt::{Prompt, PromptStream};
 use crate::pump::{self, Traffic};
 
@@ -40,6 +42,7 @@ pub(crate) struct SessionSettings {
     pub(crate) keepalive_interval: Duration,
     pub(crate) keepalive_max: u32,
     pub(crate) max_connections: usize,
+    pub(crate) buffer_bytes: usize,
     pub(crate) traffic: Arc<Traffic>,
 }
 
@@ -92,7 +95,8 @@ impl Session {
         let Some(trusted) = trusted else {
             return Err(handshake(&format_args!("{peer} finished the key exchange without a host key")));
         };
-        let serving = pump::serve(opened, settings.max_connections, settings.traffic.clone());
+        let serving =
+            pump::serve(opened, settings.max_connections, settings.buffer_bytes, settings.traffic.clone());
         let forwarded = AbortOnDrop(tokio::spawn(serving).abort_handle());
         Ok(Self { handle, lost, accepted, trusted, peer, prompt, _forwarded: forwarded, _socket: socket })
     }
@@ -218,6 +222,8 @@ fn config(settings: &SessionSettings) -> client::Config {
         keepalive_max: max as usize,
         // Bounds the first key exchange, when no keepalive runs, and a write that the peer never takes.
         inactivity_timeout: Some(dead_after + Duration::from_secs(1)),
+        window_size: CHANNEL_WINDOW,
+        maximum_packet_size: CHANNEL_PACKET,
         channel_buffer_size: CHANNEL_MESSAGES,
         preferred: preferred(settings.host_keys.known_algorithms(&settings.destination)),
         ..client::Config::default()
@@ -378,11 +384,6 @@ impl ChannelReader {
                 Some(_) => {}
             }
         }
-    }
-
-    /// Waits for the end of the channel and throws away what comes before it.
-    pub(crate) async fn closed(&mut self) {
-        while !matches!(self.receive().await, Received::Closed) {}
     }
 }
 

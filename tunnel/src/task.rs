@@ -21,7 +21,7 @@ use crate::failure::{Failure, FailureKind};
 use crate::forward::Forward;
 use crate::host_keys::{HostKeys, Trusted};
 use crate::identity::Identity;
-use crate::limits::COMMANDS;
+use crate::limits::{COMMANDS, LEAST_BUFFER_BYTES};
 use crate::pump::Traffic;
 use crate::ssh::{Session, SessionSettings};
 use crate::state::{Action, Input, Plan, Reason, State, Timing, Tunnel};
@@ -45,6 +45,10 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// Forwarded connections that may be open at once in one tunnel.
     pub max_connections: usize,
+    /// Bytes that a tunnel's local services may leave waiting; at least [`LEAST_BUFFER_BYTES`].
+    ///
+    /// [`LEAST_BUFFER_BYTES`]: crate::limits::LEAST_BUFFER_BYTES
+    pub buffer_bytes: usize,
 }
 
 /// What is known of a tunnel at a moment.
@@ -172,6 +176,7 @@ impl Driver {
             keepalive_interval: settings.keepalive_interval,
             keepalive_max: settings.keepalive_max,
             max_connections: settings.max_connections,
+            buffer_bytes: settings.buffer_bytes.max(LEAST_BUFFER_BYTES),
             traffic: traffic.clone(),
         });
         let timing = Timing {

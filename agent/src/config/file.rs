@@ -114,6 +114,7 @@ pub(super) struct Policy {
     pub(super) idle_timeout: Spanned<String>,
     pub(super) opens_per_hour: u32,
     pub(super) max_connections: Spanned<usize>,
+    pub(super) buffer_bytes: Spanned<usize>,
     pub(super) disable_file: PathBuf,
 }
 
@@ -205,6 +206,7 @@ impl Default for Policy {
             idle_timeout: unwritten("0s"),
             opens_per_hour: 10,
             max_connections: unwritten(1024usize),
+            buffer_bytes: unwritten(8usize << 20),
             disable_file: "/etc/ocpp-tunnel/disabled".into(),
         }
     }

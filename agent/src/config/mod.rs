@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ocpp_bridge::{Access, Backoff, Registry, Url};
+use reverse_tunnel::limits::LEAST_BUFFER_BYTES;
 use reverse_tunnel::{Forward, HostKeyPolicy, Pin};
 use toml::Spanned;
 use tracing::level_filters::LevelFilter;
@@ -492,6 +493,11 @@ fn policy(policy: &file::Policy) -> Result<Policy, Invalid> {
         let text = format!("policy.max_connections is {max_connections}; use 1 to 65535");
         return Err(Invalid::value(&policy.max_connections, text));
     }
+    let buffer_bytes = *policy.buffer_bytes.get_ref();
+    if !(LEAST_BUFFER_BYTES..=1 << 30).contains(&buffer_bytes) {
+        let text = format!("policy.buffer_bytes is {buffer_bytes}; use {LEAST_BUFFER_BYTES} to {}", 1 << 30);
+        return Err(Invalid::value(&policy.buffer_bytes, text));
+    }
     Ok(Policy {
         allow: allow.collect::<Result<_, _>>()?,
         minimum_security_profile,
@@ -499,6 +505,7 @@ fn policy(policy: &file::Policy) -> Result<Policy, Invalid> {
         idle_timeout: duration(&policy.idle_timeout, "policy.idle_timeout", Duration::ZERO)?,
         opens_per_hour: policy.opens_per_hour,
         max_connections,
+        buffer_bytes,
         disable_file: policy.disable_file.clone(),
     })
 }

@@ -80,6 +80,7 @@ fn tunnel(view: &View) -> Value {
         "connections": traffic.map_or(0, |traffic| traffic.connections()),
         "bytes_in": traffic.map_or(0, |traffic| traffic.bytes_in()),
         "bytes_out": traffic.map_or(0, |traffic| traffic.bytes_out()),
+        "stalled": traffic.map_or(0, |traffic| traffic.stalled()),
         "retry_at": status.and_then(|status| status.retry_at).map(wall),
         "last_error": status.and_then(|status| status.last_error.as_ref()).map(|error| error.text.clone()),
         "host_key": status.and_then(|status| status.host_key.as_ref()).map(|key| key.fingerprint.clone()),

@@ -54,8 +54,9 @@ impl<S: Subscriber> Layer<S> for Journal {
         }
         if self.stderr == Stderr::Everything {
             let (on, off) = if self.colour { (colour(level), "\x1b[0m") } else { ("", "") };
+            let text = format!("{on}{level:>5}{off} {line}\n");
             // A closed stderr must not end the agent.
-            let _ = writeln!(std::io::stderr().lock(), "{on}{level:>5}{off} {line}");
+            let _ = std::io::stderr().lock().write_all(text.as_bytes());
         }
     }
 }
