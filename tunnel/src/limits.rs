@@ -31,9 +31,6 @@ pub const BATCH: usize = 16;
 pub const CHANNEL_WINDOW: u32 = 256 * 1024;
 /// The largest packet that the server may send on a channel: twice the usual, which halves the cost of each.
 pub const CHANNEL_PACKET: u32 = 65_535;
-/// Messages of one channel that wait for its task before the SSH connection stops reading. Few, so that a packet is
-/// written to the local service while it is still in the cache: with 16, a bulk transfer was a sixth slower.
-pub const CHANNEL_MESSAGES: usize = 2;
 /// What a queued piece takes besides its bytes, so that many small ones can't take much more memory than the budget.
 pub const QUEUED_OVERHEAD: usize = 128;
 /// The least budget that a tunnel works with: a few packets.

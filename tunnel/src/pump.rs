@@ -2,14 +2,14 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::net::Shutdown;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::AsyncWriteExt;
+use socket2::SockRef;
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -18,7 +18,7 @@ use crate::budget::{Budget, Share};
 use crate::destination::Host;
 use crate::forward::LocalTarget;
 use crate::limits::{BATCH, LOCAL_CONNECT_TIMEOUT, READ_BYTES};
-use crate::ssh::{ChannelReader, ChannelWriter, Opened, Received};
+use crate::ssh::{ChannelWriter, Opened};
 
 /// What has passed through a tunnel since it was asked for, over all its SSH connections.
 #[derive(Debug, Default)]
@@ -107,22 +107,24 @@ pub(crate) async fn serve(
 
 async fn connection(opened: Opened, share: Share, traffic: Arc<Traffic>) {
     let target = opened.forward.local.clone();
-    let local = match timeout(LOCAL_CONNECT_TIMEOUT, connect(&target)).await {
-        Ok(Ok(local)) => local,
+    let stream = match timeout(LOCAL_CONNECT_TIMEOUT, connect(&target)).await {
+        Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return unreachable(opened, &error).await,
         Err(_) => return unreachable(opened, &io::ErrorKind::TimedOut.into()).await,
     };
     tracing::debug!(remote = %opened.forward.remote, local = %target, from = opened.originator, "connection-opened");
     let counted = Counted::new(traffic.clone());
-    let (reader, writer) = opened.accept().await;
+    let local = Arc::new(Local::new(stream, share, traffic.clone()));
+    let writer = opened.accept(local.clone()).await;
     let ended = tokio::select! {
-        ended = copy(local, reader, &writer, &share, &traffic) => ended,
-        () = share.reset() => {
+        ended = copy(&local, &writer, &traffic) => ended,
+        () = local.share.reset() => {
             traffic.stalled.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(local = %target, "connection-reset-stalled");
             Err(io::ErrorKind::TimedOut.into())
         }
     };
+    local.abandon();
     writer.close().await;
     drop(counted);
     match ended {
@@ -146,34 +148,167 @@ async fn connect(target: &LocalTarget) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// A piece on its way to the local service.
-enum Queued {
-    Data(Bytes, OwnedSemaphorePermit),
+/// The local end of a forwarded connection, as the SSH connection's task sees it.
+///
+/// That task writes what arrives straight to the service, while it is still in the cache; only what the service doesn't
+/// take at once is queued, and delivered by the connection's own task.
+#[derive(Debug)]
+pub(crate) struct Local {
+    stream: TcpStream,
+    queue: Mutex<Queue>,
+    queued: Notify,
+    closed: Notify,
+    share: Share,
+    traffic: Arc<Traffic>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    pieces: VecDeque<(Bytes, OwnedSemaphorePermit)>,
+    /// Nothing comes after these pieces.
+    complete: bool,
+    /// The server sends no more, so the service is to be told.
+    eof: bool,
+    failed: Option<io::Error>,
+    /// The connection is over: what still comes is thrown away.
+    over: bool,
+}
+
+impl Local {
+    fn new(stream: TcpStream, share: Share, traffic: Arc<Traffic>) -> Self {
+        let (queue, queued, closed) = (Mutex::default(), Notify::new(), Notify::new());
+        Self { stream, queue, queued, closed, share, traffic }
+    }
+
+    /// Data from the channel. Waits only while the tunnel's budget is spent.
+    pub(crate) async fn receive(&self, data: &[u8]) {
+        let rest = self.write_through(data);
+        if rest.is_empty() {
+            return;
+        }
+        // No packet is larger than the budget.
+        let Some(room) = self.share.take(rest.len()).await else { return };
+        let mut queue = self.queue();
+        if !queue.over {
+            queue.pieces.push_back((Bytes::copy_from_slice(rest), room));
+            self.queued.notify_one();
+        }
+    }
+
     /// The server sends no more.
-    Eof,
+    pub(crate) fn eof(&self) {
+        let mut queue = self.queue();
+        (queue.complete, queue.eof) = (true, true);
+        self.queued.notify_one();
+    }
+
+    /// The channel is gone.
+    pub(crate) fn close(&self) {
+        self.queue().complete = true;
+        self.queued.notify_one();
+        self.closed.notify_one();
+    }
+
+    /// The connection is over. Its room is given back at once: the task that calls [`Self::receive`] may be waiting for it.
+    fn abandon(&self) {
+        let mut queue = self.queue();
+        queue.over = true;
+        queue.pieces.clear();
+    }
+
+    /// Writes what the service takes at once, unless something waits before it; gives the rest.
+    fn write_through<'a>(&self, data: &'a [u8]) -> &'a [u8] {
+        let mut queue = self.queue();
+        if queue.over || queue.failed.is_some() {
+            return &[];
+        }
+        if !queue.pieces.is_empty() {
+            return data;
+        }
+        match self.stream.try_write(data) {
+            Ok(written) => {
+                self.traffic.bytes_in.fetch_add(written as u64, Ordering::Relaxed);
+                data.get(written..).unwrap_or_default()
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => data,
+            Err(error) => {
+                queue.failed = Some(error);
+                self.queued.notify_one();
+                &[]
+            }
+        }
+    }
+
+    /// Delivers what was queued, until nothing more comes.
+    async fn deliver(&self) -> io::Result<()> {
+        loop {
+            let waits = {
+                let mut queue = self.queue();
+                if let Some(error) = queue.failed.take() {
+                    return Err(error);
+                }
+                if queue.pieces.is_empty() && queue.complete {
+                    let eof = queue.eof;
+                    return if eof { SockRef::from(&self.stream).shutdown(Shutdown::Write) } else { Ok(()) };
+                }
+                !queue.pieces.is_empty()
+            };
+            if waits {
+                self.stream.writable().await?;
+                self.write_queued()?;
+            } else {
+                self.queued.notified().await;
+            }
+        }
+    }
+
+    fn write_queued(&self) -> io::Result<()> {
+        let mut queue = self.queue();
+        let mut slices = [IoSlice::new(&[]); BATCH];
+        for (slice, (data, _)) in slices.iter_mut().zip(&queue.pieces) {
+            *slice = IoSlice::new(data);
+        }
+        let count = queue.pieces.len().min(BATCH);
+        match self.stream.try_write_vectored(slices.get(..count).unwrap_or_default()) {
+            Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                self.share.taken(written);
+                self.traffic.bytes_in.fetch_add(written as u64, Ordering::Relaxed);
+                advance(&mut queue.pieces, written);
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Drops what was written, and with each finished piece its room in the budget.
+fn advance(pieces: &mut VecDeque<(Bytes, OwnedSemaphorePermit)>, mut written: usize) {
+    while let Some((data, _)) = pieces.front_mut() {
+        if written < data.len() {
+            return data.advance(written);
+        }
+        written -= data.len();
+        pieces.pop_front();
+    }
 }
 
 /// Copies both ways until both ends have finished, or either is gone.
 ///
 /// When the server closes the channel, the outbound half ends at once, since its writer would wait for ever; what
 /// the local service has not taken yet is still delivered.
-async fn copy(
-    local: TcpStream,
-    mut reader: ChannelReader,
-    writer: &ChannelWriter,
-    share: &Share,
-    traffic: &Traffic,
-) -> io::Result<()> {
-    let (local_reader, mut local_writer) = local.into_split();
-    // Bounded by the budget, which counts every piece.
-    let (sender, queue) = mpsc::unbounded_channel();
-    let mut receive = pin!(receive(&mut reader, sender, share));
-    let mut deliver = pin!(deliver(queue, &mut local_writer, share, traffic));
-    let mut outbound = pin!(outbound(local_reader, writer, traffic));
+async fn copy(local: &Local, writer: &ChannelWriter, traffic: &Traffic) -> io::Result<()> {
+    let mut deliver = pin!(local.deliver());
+    let mut outbound = pin!(outbound(&local.stream, writer, traffic));
     let (mut open, mut sent_all, mut delivered_all) = (true, false, false);
     while !(delivered_all && (sent_all || !open)) {
         tokio::select! {
-            () = &mut receive, if open => open = false,
+            () = local.closed.notified(), if open => open = false,
             result = &mut deliver, if !delivered_all => {
                 result?;
                 delivered_all = true;
@@ -187,80 +322,8 @@ async fn copy(
     Ok(())
 }
 
-/// From the channel into the queue, until the channel is closed.
-async fn receive(reader: &mut ChannelReader, queue: mpsc::UnboundedSender<Queued>, share: &Share) {
-    loop {
-        let piece = match reader.receive().await {
-            Received::Data(data) => match share.take(data.len()).await {
-                Some(room) => Queued::Data(data, room),
-                // No packet is larger than the budget.
-                None => return,
-            },
-            Received::Eof => Queued::Eof,
-            Received::Closed => return,
-        };
-        // Where nothing is delivered any more, the rest is thrown away until the channel is closed.
-        let _ = queue.send(piece);
-    }
-}
-
-/// From the queue to the local service, several pieces a system call.
-async fn deliver(
-    mut queue: mpsc::UnboundedReceiver<Queued>,
-    local: &mut OwnedWriteHalf,
-    share: &Share,
-    traffic: &Traffic,
-) -> io::Result<()> {
-    let mut batch = VecDeque::new();
-    let mut eof = false;
-    while let Some(first) = queue.recv().await {
-        let more = std::iter::from_fn(|| queue.try_recv().ok());
-        for piece in std::iter::once(first).chain(more).take(BATCH) {
-            match piece {
-                Queued::Data(data, room) => batch.push_back((data, room)),
-                Queued::Eof => eof = true,
-            }
-        }
-        while !batch.is_empty() {
-            let written = write_some(local, &batch).await?;
-            share.taken(written);
-            traffic.bytes_in.fetch_add(written as u64, Ordering::Relaxed);
-            advance(&mut batch, written);
-        }
-        if eof {
-            return local.shutdown().await;
-        }
-    }
-    Ok(())
-}
-
-async fn write_some(
-    local: &mut OwnedWriteHalf,
-    batch: &VecDeque<(Bytes, OwnedSemaphorePermit)>,
-) -> io::Result<usize> {
-    let mut slices = [IoSlice::new(&[]); BATCH];
-    for (slice, (data, _)) in slices.iter_mut().zip(batch) {
-        *slice = IoSlice::new(data);
-    }
-    match local.write_vectored(slices.get(..batch.len().min(BATCH)).unwrap_or_default()).await? {
-        0 => Err(io::ErrorKind::WriteZero.into()),
-        written => Ok(written),
-    }
-}
-
-/// Drops what was written, and with each finished piece its room in the budget.
-fn advance(batch: &mut VecDeque<(Bytes, OwnedSemaphorePermit)>, mut written: usize) {
-    while let Some((data, _)) = batch.front_mut() {
-        if written < data.len() {
-            return data.advance(written);
-        }
-        written -= data.len();
-        batch.pop_front();
-    }
-}
-
 /// From the local service to the channel, until the service sends no more.
-async fn outbound(local: OwnedReadHalf, writer: &ChannelWriter, traffic: &Traffic) -> io::Result<()> {
+async fn outbound(local: &TcpStream, writer: &ChannelWriter, traffic: &Traffic) -> io::Result<()> {
     let mut buffer = BytesMut::new();
     loop {
         // An idle connection holds no buffer.

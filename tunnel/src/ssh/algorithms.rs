@@ -1,0 +1,51 @@
+//! What we offer in the key exchange.
+
+use std::borrow::Cow;
+
+use russh::keys::Algorithm;
+use russh::{Preferred, cipher, kex};
+
+/// What we offer: nothing with SHA-1, CBC or an unauthenticated MAC, and the host key types that we know of this
+/// server first.
+pub(super) fn preferred(known: Vec<Algorithm>) -> Preferred {
+    const KEX: &[kex::Name] = &[
+        kex::MLKEM768X25519_SHA256,
+        kex::CURVE25519,
+        kex::CURVE25519_PRE_RFC_8731,
+        kex::DH_G16_SHA512,
+        kex::DH_G18_SHA512,
+        kex::DH_G14_SHA256,
+        // Without these, server-sig-algs and strict key exchange (Terrapin) go silently.
+        kex::EXTENSION_SUPPORT_AS_CLIENT,
+        kex::EXTENSION_SUPPORT_AS_SERVER,
+        kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
+        kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
+    ];
+    const WITH_AES_INSTRUCTIONS: &[cipher::Name] =
+        &[cipher::AES_256_GCM, cipher::CHACHA20_POLY1305, cipher::AES_256_CTR, cipher::AES_128_CTR];
+    const WITHOUT: &[cipher::Name] =
+        &[cipher::CHACHA20_POLY1305, cipher::AES_256_GCM, cipher::AES_256_CTR, cipher::AES_128_CTR];
+
+    let mut offered: Vec<Algorithm> =
+        Preferred::DEFAULT.key.iter().filter(|key| **key != Algorithm::Rsa { hash: None }).cloned().collect();
+    // An RSA key signs with any of its hashes.
+    let is_rsa = |key: &Algorithm| matches!(key, Algorithm::Rsa { .. });
+    let is_known = |key: &Algorithm| known.iter().any(|known| known == key || (is_rsa(known) && is_rsa(key)));
+    offered.sort_by_key(|key| !is_known(key));
+    Preferred {
+        kex: Cow::Borrowed(KEX),
+        key: Cow::Owned(offered),
+        cipher: Cow::Borrowed(if has_aes_instructions() { WITH_AES_INSTRUCTIONS } else { WITHOUT }),
+        ..Preferred::DEFAULT
+    }
+}
+
+fn has_aes_instructions() -> bool {
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    return std::arch::is_x86_feature_detected!("aes");
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("aes");
+    // ARMv7 and ARMv6 cores have none.
+    #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
+    false
+}

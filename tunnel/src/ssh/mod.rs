@@ -1,0 +1,269 @@
+//! One SSH connection of a tunnel. The only module that names russh's types.
+//!
+//! russh runs a connection in a task of its own that can't be aborted, so a [`Session`] owns a second handle of the
+//! socket and shuts it when it is dropped: both russh's reads and its writes then fail and its task ends. Forwarded
+//! connections run in one more task, which ends with the session and takes them all with it.
+
+mod algorithms;
+mod client;
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use russh::client::{AuthResult, Config, Handle, connect_stream};
+use russh::keys::{Algorithm, HashAlg, PrivateKey, PrivateKeyWithHashAlg};
+use russh::{Disconnect, SshId};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
+
+use self::algorithms::preferred;
+use self::client::{Accepted, Client, ClientError};
+use crate::destination::Destination;
+use crate::failure::{Failure, FailureKind};
+use crate::forward::{Forward, Remote};
+use crate::host_keys::{HostKeys, Trusted};
+use crate::identity::Identity;
+use crate::limits::{CHANNEL_PACKET, CHANNEL_WINDOW, DISCONNECT_TIMEOUT, SESSION_EVENTS};
+use crate::prompt::{Prompt, PromptStream};
+use crate::pump::{self, Traffic};
+
+pub(crate) use self::client::{ChannelWriter, Opened};
+
+/// What a session needs to know of the tunnel that it belongs to.
+#[derive(Debug)]
+pub(crate) struct SessionSettings {
+    pub(crate) destination: Destination,
+    pub(crate) host_keys: Arc<HostKeys>,
+    pub(crate) keepalive_interval: Duration,
+    pub(crate) keepalive_max: u32,
+    pub(crate) max_connections: usize,
+    pub(crate) buffer_bytes: usize,
+    pub(crate) traffic: Arc<Traffic>,
+}
+
+/// An SSH connection whose server has proved its host key. Dropping it ends it at once.
+pub(crate) struct Session {
+    handle: Handle<Client>,
+    lost: oneshot::Receiver<Failure>,
+    accepted: Accepted,
+    trusted: Trusted,
+    peer: SocketAddr,
+    prompt: Prompt,
+    _forwarded: AbortOnDrop,
+    _socket: ShutOnDrop,
+}
+
+impl Session {
+    /// Exchanges versions and keys over `stream` and checks the host key. Nothing of ours is sent to a server whose
+    /// key isn't trusted.
+    pub(crate) async fn verify(stream: TcpStream, settings: Arc<SessionSettings>) -> Result<Self, Failure> {
+        let handshake = |what: &dyn fmt::Display| Failure::new(FailureKind::Handshake, what.to_string());
+        let peer = stream.peer_addr().map_err(|error| handshake(&error))?;
+        let socket = ShutOnDrop::of(&stream).map_err(|error| handshake(&error))?;
+
+        let (lost_sender, mut lost) = oneshot::channel();
+        let (opened_sender, opened) = mpsc::channel(SESSION_EVENTS);
+        let accepted = Accepted::default();
+        let trusted = Arc::new(Mutex::new(None));
+        let client =
+            Client::new(settings.clone(), accepted.clone(), trusted.clone(), opened_sender, lost_sender);
+        let config = Arc::new(config(&settings));
+        let (stream, prompt) = PromptStream::new(stream);
+        let handle = match connect_stream(config, stream, client).await {
+            Ok(handle) => handle,
+            Err(ClientError::HostKey(error)) => {
+                return Err(Failure::new(FailureKind::HostKey, error.to_string()));
+            }
+            Err(ClientError::Ssh(error)) => {
+                // A server that closes during the key exchange tells its reason, if any, to the handler.
+                let failure = lost.try_recv().unwrap_or_else(|_| describe(&error));
+                return Err(Failure::new(FailureKind::Handshake, format!("{peer}: {failure}")));
+            }
+        };
+        let trusted = trusted.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(trusted) = trusted else {
+            return Err(handshake(&format_args!("{peer} finished the key exchange without a host key")));
+        };
+        let serving =
+            pump::serve(opened, settings.max_connections, settings.buffer_bytes, settings.traffic.clone());
+        let forwarded = AbortOnDrop(tokio::spawn(serving).abort_handle());
+        Ok(Self { handle, lost, accepted, trusted, peer, prompt, _forwarded: forwarded, _socket: socket })
+    }
+
+    /// The server's host key.
+    pub(crate) fn trusted(&self) -> &Trusted {
+        &self.trusted
+    }
+
+    /// Offers our key.
+    pub(crate) async fn authenticate(&mut self, user: &str, identity: &Identity) -> Result<(), Failure> {
+        let hash = match identity.private().algorithm() {
+            // A server that doesn't tell which signatures it takes is asked with the strongest; SHA-1 is never used.
+            Algorithm::Rsa { .. } => match self.handle.best_supported_rsa_hash().await {
+                Ok(Some(Some(hash))) => Some(hash),
+                Ok(_) => Some(HashAlg::Sha512),
+                Err(error) => return Err(self.lost_or(&error)),
+            },
+            _ => None,
+        };
+        let key = PrivateKeyWithHashAlg::new(identity.private().clone(), hash);
+        let denied = |why: &dyn fmt::Display| {
+            let (peer, key) = (self.peer, identity.fingerprint());
+            Failure::new(FailureKind::Auth, format!("{peer} refused the key {key} for user {user}{why}"))
+        };
+        match self.handle.authenticate_publickey(user, key).await {
+            Ok(AuthResult::Success) => Ok(()),
+            Ok(AuthResult::Failure { .. }) if self.handle.is_closed() => {
+                Err(self.lost_or(&russh::Error::Disconnect))
+            }
+            Ok(AuthResult::Failure { partial_success: true, .. }) => {
+                Err(denied(&": it wants a second factor"))
+            }
+            Ok(AuthResult::Failure { .. }) => Err(denied(&"")),
+            Err(error) => Err(self.lost_or(&error)),
+        }
+    }
+
+    /// Asks the server to listen; gives the port, or 0 for a Unix socket.
+    pub(crate) async fn listen(&mut self, forward: &Forward) -> Result<u16, Failure> {
+        // The server may open the first connection right behind its answer.
+        self.accepted.add(forward);
+        self.prompt.set(true);
+        let answer = match &forward.remote {
+            Remote::Tcp { bind, port } => match self.handle.tcpip_forward(bind, u32::from(*port)).await {
+                Ok(chosen) if *port == 0 => u16::try_from(chosen).map_err(|_| russh::Error::RequestDenied),
+                result => result.map(|_| *port),
+            },
+            Remote::Unix(path) => self.handle.streamlocal_forward(path).await.map(|()| 0),
+        };
+        self.prompt.set(false);
+        match answer {
+            Ok(port) => {
+                self.accepted.replace(forward, forward.remote.with_port(port));
+                Ok(port)
+            }
+            Err(error) => {
+                self.accepted.remove(forward);
+                match error {
+                    russh::Error::RequestDenied => Err(Failure::new(
+                        FailureKind::Forward,
+                        format!("{} refused to listen on {}", self.peer, forward.remote),
+                    )),
+                    error => Err(self.lost_or(&error)),
+                }
+            }
+        }
+    }
+
+    /// Waits until the connection is gone and says why.
+    pub(crate) async fn lost(&mut self) -> Failure {
+        let peer = self.peer;
+        match (&mut self.lost).await {
+            Ok(failure) => Failure::new(failure.kind, format!("{peer}: {failure}")),
+            Err(_) => Failure::new(FailureKind::Lost, format!("{peer}: the connection ended")),
+        }
+    }
+
+    /// Says goodbye, so that the server frees our ports before this returns; at most two seconds.
+    pub(crate) async fn disconnect(mut self) {
+        let goodbye = async {
+            if self.handle.disconnect(Disconnect::ByApplication, "", "").await.is_ok() {
+                let _ = (&mut self.lost).await;
+            }
+        };
+        let _ = tokio::time::timeout(DISCONNECT_TIMEOUT, goodbye).await;
+    }
+
+    /// russh's error for a call that found the connection gone says less than the connection's own.
+    fn lost_or(&mut self, error: &russh::Error) -> Failure {
+        let peer = self.peer;
+        match self.lost.try_recv() {
+            Ok(failure) => Failure::new(failure.kind, format!("{peer}: {failure}")),
+            Err(_) => Failure::new(FailureKind::Lost, format!("{peer}: {}", describe(error))),
+        }
+    }
+}
+
+/// Reads a private key in any of the formats that russh knows, without a passphrase.
+pub(crate) fn decode_private_key(text: &str) -> Result<PrivateKey, String> {
+    let key = russh::keys::decode_secret_key(text, None).map_err(|error| match error {
+        russh::keys::Error::KeyIsEncrypted => {
+            "it is protected by a passphrase, a device key can't be".to_owned()
+        }
+        error => error.to_string(),
+    })?;
+    if key.is_encrypted() {
+        return Err("it is protected by a passphrase, a device key can't be".to_owned());
+    }
+    Ok(key)
+}
+
+fn config(settings: &SessionSettings) -> Config {
+    // russh drops a connection after `interval × (max + 1)` and takes a max of 0 for "never".
+    let (interval, max) = match settings.keepalive_max {
+        0 | 1 => (settings.keepalive_interval / 2, 1),
+        max => (settings.keepalive_interval, max - 1),
+    };
+    let dead_after = settings.keepalive_interval * settings.keepalive_max.max(1);
+    Config {
+        client_id: SshId::Standard(Cow::Borrowed(concat!("SSH-2.0-ocpp-tunnel_", env!("CARGO_PKG_VERSION")))),
+        keepalive_interval: Some(interval),
+        keepalive_max: max as usize,
+        // Bounds the first key exchange, when no keepalive runs, and a write that the peer never takes.
+        inactivity_timeout: Some(dead_after + Duration::from_secs(1)),
+        window_size: CHANNEL_WINDOW,
+        maximum_packet_size: CHANNEL_PACKET,
+        preferred: preferred(settings.host_keys.known_algorithms(&settings.destination)),
+        ..Config::default()
+    }
+}
+
+fn describe(error: &russh::Error) -> Failure {
+    let text = match error {
+        russh::Error::HUP => "the server closed the connection".to_owned(),
+        russh::Error::IO(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            "the server closed the connection".to_owned()
+        }
+        russh::Error::KeepaliveTimeout | russh::Error::InactivityTimeout => {
+            "the server stopped answering".to_owned()
+        }
+        russh::Error::Disconnect | russh::Error::SendError => "the connection ended".to_owned(),
+        russh::Error::Version => "it doesn't answer as an SSH server".to_owned(),
+        russh::Error::NoCommonAlgo { kind, theirs, .. } => {
+            format!("no common {kind:?} algorithm, the server offers {}", theirs.join(","))
+        }
+        russh::Error::IO(error) => error.to_string(),
+        error => error.to_string().to_lowercase(),
+    };
+    Failure::new(FailureKind::Lost, text)
+}
+
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A second handle of a socket that shuts it for everybody when dropped.
+struct ShutOnDrop(socket2::Socket);
+
+impl ShutOnDrop {
+    fn of(stream: &TcpStream) -> io::Result<Self> {
+        Ok(Self(stream.as_fd().try_clone_to_owned()?.into()))
+    }
+}
+
+impl Drop for ShutOnDrop {
+    fn drop(&mut self) {
+        // It fails where the peer was faster.
+        let _ = self.0.shutdown(std::net::Shutdown::Both);
+    }
+}
