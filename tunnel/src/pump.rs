@@ -115,6 +115,7 @@ async fn connection(opened: Opened, share: Share, traffic: Arc<Traffic>) {
     tracing::debug!(remote = %opened.forward.remote, local = %target, from = opened.originator, "connection-opened");
     let counted = Counted::new(traffic.clone());
     let local = Arc::new(Local::new(stream, share, traffic.clone()));
+    let abandon = AbandonOnDrop(local.clone());
     let writer = opened.accept(local.clone()).await;
     let ended = tokio::select! {
         ended = copy(&local, &writer, &traffic) => ended,
@@ -124,7 +125,7 @@ async fn connection(opened: Opened, share: Share, traffic: Arc<Traffic>) {
             Err(io::ErrorKind::TimedOut.into())
         }
     };
-    local.abandon();
+    drop(abandon);
     writer.close().await;
     drop(counted);
     match ended {
@@ -287,6 +288,16 @@ impl Local {
     }
 }
 
+/// Abandons a connection however its task ends: a session that is dropped aborts it, and the SSH connection's task, which
+/// may be waiting for its room, could otherwise never end.
+struct AbandonOnDrop(Arc<Local>);
+
+impl Drop for AbandonOnDrop {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
+
 /// Drops what was written, and with each finished piece its room in the budget.
 fn advance(pieces: &mut VecDeque<(Bytes, OwnedSemaphorePermit)>, mut written: usize) {
     while let Some((data, _)) = pieces.front_mut() {
@@ -338,5 +349,70 @@ async fn outbound(local: &TcpStream, writer: &ChannelWriter, traffic: &Traffic) 
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => buffer = BytesMut::new(),
             Err(error) => return Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A connection's local end, and the service behind it.
+    async fn local(budget: usize) -> (Arc<Local>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (service, _) = listener.accept().await.unwrap();
+        let share = Budget::new(budget).join();
+        (Arc::new(Local::new(stream, share, Arc::default())), service)
+    }
+
+    #[tokio::test]
+    async fn what_arrives_is_delivered_in_order_however_slowly_it_is_read() {
+        const PIECE: usize = 60_000;
+        const PIECES: usize = 300;
+        let (local, mut service) = local(1 << 20).await;
+        let send = async {
+            for number in 0..PIECES {
+                local.receive(&vec![number as u8; PIECE]).await;
+            }
+            local.eof();
+        };
+        let read = async {
+            let mut all = Vec::new();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            service.read_to_end(&mut all).await.unwrap();
+            all
+        };
+        let ((), delivered, all) = tokio::join!(send, local.deliver(), read);
+        delivered.unwrap();
+        assert_eq!(all.len(), PIECE * PIECES);
+        assert!(
+            all.chunks(PIECE)
+                .enumerate()
+                .all(|(number, piece)| piece.iter().all(|byte| *byte == number as u8))
+        );
+        assert_eq!(local.traffic.bytes_in(), all.len() as u64);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_dropped_lets_go_of_who_waits_for_its_room() {
+        let (local, _service) = local(1 << 20).await;
+        let abandon = AbandonOnDrop(local.clone());
+        let fill = tokio::spawn(async move {
+            loop {
+                local.receive(&[7; 60_000]).await;
+                if local.queue().over {
+                    return;
+                }
+            }
+        });
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(!fill.is_finished(), "the budget is spent, and nobody reads");
+        drop(abandon);
+        timeout(Duration::from_secs(5), fill).await.expect("it is let go").unwrap();
     }
 }
