@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use reverse_tunnel::host_keys::HostKeys;
 use reverse_tunnel::identity::IdentityError;
 use reverse_tunnel::{Identity, Settings};
@@ -16,6 +17,7 @@ use crate::config::Config;
 use crate::control::document::Observed;
 use crate::control::server::ControlServer;
 use crate::exit::Exit;
+use crate::limits::DESCRIPTORS;
 use crate::service::instance::{Instance, InstanceError, make_directory};
 use crate::supervisor::{Supervisor, SupervisorHandle};
 use crate::trigger::{self, LinkError, OcppLink};
@@ -66,6 +68,7 @@ impl Agent {
     /// See [`StartError`].
     pub fn start(config: &Config, purpose: Purpose) -> Result<Self, StartError> {
         let instance = Instance::acquire(&config.runtime_dir).map_err(StartError::Instance)?;
+        raise_descriptor_limit();
         // Before anything can end us: who asks us to stop is always heard.
         let terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
         let interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
@@ -124,6 +127,16 @@ impl Agent {
         // The lock still holds, so this socket is ours.
         let _ = std::fs::remove_file(&self.socket);
         tracing::info!("agent-stopped");
+    }
+}
+
+/// Each forwarded connection takes a descriptor, and the usual soft limit of 1024 would let whoever reaches a published
+/// port lock out the control socket.
+fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard.min(DESCRIPTORS), hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "descriptor-limit-not-raised");
     }
 }
 

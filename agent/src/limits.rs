@@ -29,6 +29,8 @@ pub const SUPERVISOR_COMMANDS: usize = 16;
 pub const LINK_EVENTS: usize = 16;
 /// Answers and values that wait for the OCPP link.
 pub const LINK_COMMANDS: usize = 64;
+/// Descriptors that the agent asks for: 16 full tunnels, and more than it ever takes besides.
+pub const DESCRIPTORS: u64 = 32 * 1024;
 /// Clients of the control socket at once.
 pub const CONTROL_CLIENTS: usize = 16;
 /// Bytes of one line on the control socket: a status with every slot and tunnel at their longest.

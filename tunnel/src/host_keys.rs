@@ -13,6 +13,7 @@ use ssh_key::known_hosts::{Entry, HostPatterns, KnownHosts};
 use ssh_key::{Algorithm, PublicKey};
 
 use crate::destination::{DEFAULT_PORT, Destination, Host};
+use crate::failure::{Failure, FailureKind};
 use crate::identity::fingerprint;
 use crate::limits::{KNOWN_HOSTS_BYTES, LEARNED_HOSTS};
 
@@ -266,6 +267,17 @@ fn matches_glob(pattern: &str, text: &str) -> bool {
         }
     }
     pattern.iter().skip(p).all(|c| *c == b'*')
+}
+
+impl HostKeyError {
+    /// A key that must not be trusted ends a tunnel. A file that can't be read may be readable the next time.
+    pub(crate) fn to_failure(&self) -> Failure {
+        let kind = match self {
+            Self::Changed { .. } | Self::Unknown { .. } => FailureKind::HostKey,
+            Self::File(..) | Self::Full(_) => FailureKind::Handshake,
+        };
+        Failure::new(kind, self.to_string())
+    }
 }
 
 // === impl Display ===

@@ -37,12 +37,8 @@ pub const QUEUED_OVERHEAD: usize = 128;
 pub const LEAST_BUFFER_BYTES: usize = 256 * 1024;
 /// How long a connection may make no progress while the budget is spent, before it is reset.
 pub const STALLED: Duration = Duration::from_secs(2);
-/// Commands that wait for a tunnel's task; the supervisor is their only sender.
-pub const COMMANDS: usize = 8;
-/// Refused channels of one SSH session that the log tells of.
+/// Refused channels of one SSH session, and failed connections of a tunnel, that the log tells of.
 pub const REFUSALS_TOLD: u32 = 20;
-/// Events of one SSH session that wait for the tunnel's task.
-pub const SESSION_EVENTS: usize = 32;
 
 /// How long a name may take to resolve. The resolver itself asks each server twice for five seconds.
 pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(20);

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use crate::budget::{Budget, Share};
 use crate::destination::Host;
 use crate::forward::LocalTarget;
-use crate::limits::{BATCH, LOCAL_CONNECT_TIMEOUT, READ_BYTES};
+use crate::limits::{BATCH, LOCAL_CONNECT_TIMEOUT, READ_BYTES, REFUSALS_TOLD};
 use crate::ssh::{ChannelWriter, Opened};
 
 /// What has passed through a tunnel since it was asked for, over all its SSH connections.
@@ -27,6 +27,7 @@ pub struct Traffic {
     bytes_out: AtomicU64,
     connections: AtomicUsize,
     stalled: AtomicU64,
+    told: AtomicU32,
     changed: Notify,
 }
 
@@ -53,6 +54,11 @@ impl Traffic {
     #[must_use]
     pub fn stalled(&self) -> u64 {
         self.stalled.load(Ordering::Relaxed)
+    }
+
+    /// May the log tell of one more connection that failed? Whoever reaches the published port could fill it.
+    fn may_tell(&self) -> bool {
+        self.told.fetch_add(1, Ordering::Relaxed) < REFUSALS_TOLD
     }
 
     /// Waits until a connection is opened or closed.
@@ -93,7 +99,9 @@ pub(crate) async fn serve(
             next = opened.recv() => {
                 let Some(opened) = next else { break };
                 if connections.len() >= max_connections {
-                    tracing::warn!(remote = %opened.forward.remote, max_connections, "channel-refused-full");
+                    if traffic.may_tell() {
+                        tracing::warn!(remote = %opened.forward.remote, max_connections, "channel-refused-full");
+                    }
                     opened.reject_full().await;
                     continue;
                 }
@@ -109,8 +117,8 @@ async fn connection(opened: Opened, share: Share, traffic: Arc<Traffic>) {
     let target = opened.forward.local.clone();
     let stream = match timeout(LOCAL_CONNECT_TIMEOUT, connect(&target)).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return unreachable(opened, &error).await,
-        Err(_) => return unreachable(opened, &io::ErrorKind::TimedOut.into()).await,
+        Ok(Err(error)) => return unreachable(opened, &error, &traffic).await,
+        Err(_) => return unreachable(opened, &io::ErrorKind::TimedOut.into(), &traffic).await,
     };
     tracing::debug!(remote = %opened.forward.remote, local = %target, from = opened.originator, "connection-opened");
     let counted = Counted::new(traffic.clone());
@@ -134,8 +142,11 @@ async fn connection(opened: Opened, share: Share, traffic: Arc<Traffic>) {
     }
 }
 
-async fn unreachable(opened: Opened, error: &io::Error) {
-    tracing::warn!(remote = %opened.forward.remote, local = %opened.forward.local, %error, "local-service-unreachable");
+async fn unreachable(opened: Opened, error: &io::Error, traffic: &Traffic) {
+    if traffic.may_tell() {
+        let (remote, local) = (&opened.forward.remote, &opened.forward.local);
+        tracing::warn!(%remote, %local, %error, "local-service-unreachable");
+    }
     opened.reject_unreachable().await;
 }
 

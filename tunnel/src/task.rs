@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::destination::{Destination, Host};
@@ -21,7 +21,7 @@ use crate::failure::{Failure, FailureKind};
 use crate::forward::Forward;
 use crate::host_keys::{HostKeys, Trusted};
 use crate::identity::Identity;
-use crate::limits::{COMMANDS, LEAST_BUFFER_BYTES};
+use crate::limits::LEAST_BUFFER_BYTES;
 use crate::pump::Traffic;
 use crate::ssh::{Session, SessionSettings};
 use crate::state::{Action, Input, Plan, Reason, State, Timing, Tunnel};
@@ -84,9 +84,16 @@ pub enum Notice<'a> {
 /// A running tunnel. Dropping it ends the tunnel without a goodbye.
 #[derive(Debug)]
 pub struct TunnelHandle {
-    commands: mpsc::Sender<Input>,
+    wish: watch::Sender<Wish>,
     task: JoinHandle<()>,
     traffic: Arc<Traffic>,
+}
+
+/// What its owner wants of a running tunnel. Only the latest counts, so nothing is ever lost in a queue.
+#[derive(Clone, Copy, Debug)]
+struct Wish {
+    expires: Option<Instant>,
+    close: Option<Reason>,
 }
 
 /// Starts a tunnel. It waits for `predecessor` to end first, so that a tunnel that takes another's place also finds
@@ -97,7 +104,7 @@ pub fn spawn(
     predecessor: Option<JoinHandle<()>>,
     observer: impl FnMut(Notice<'_>) + Send + 'static,
 ) -> TunnelHandle {
-    let (commands, receiver) = mpsc::channel(COMMANDS);
+    let (wish, receiver) = watch::channel(Wish { expires: plan.expires, close: None });
     let traffic = Arc::new(Traffic::default());
     let driver = Driver::new(plan, settings, receiver, traffic.clone(), Box::new(observer));
     let task = tokio::spawn(async move {
@@ -107,21 +114,18 @@ pub fn spawn(
         }
         driver.run().await;
     });
-    TunnelHandle { commands, task, traffic }
+    TunnelHandle { wish, task, traffic }
 }
 
 impl TunnelHandle {
-    /// Closes the tunnel; the observer hears when it is done. Closing twice changes nothing.
+    /// Closes the tunnel; the observer hears when it is done. The first reason stays.
     pub fn close(&self, reason: Reason) {
-        // A full queue holds a close already, or the task is about to read what was sent before.
-        if self.commands.try_send(Input::Close(reason)).is_err() && !self.task.is_finished() {
-            self.task.abort();
-        }
+        self.wish.send_modify(|wish| wish.close = wish.close.or(Some(reason)));
     }
 
     /// The same tunnel is asked for again: its end moves, and if it waits, it tries at once.
     pub fn again(&self, expires: Option<Instant>) {
-        let _ = self.commands.try_send(Input::Again { expires });
+        self.wish.send_modify(|wish| wish.expires = expires);
     }
 
     /// Its byte and connection counters.
@@ -152,7 +156,7 @@ struct Driver {
     tunnel: Tunnel,
     settings: Settings,
     session_settings: Arc<SessionSettings>,
-    commands: mpsc::Receiver<Input>,
+    wish: watch::Receiver<Wish>,
     traffic: Arc<Traffic>,
     observer: Box<dyn FnMut(Notice<'_>) + Send>,
     told: Option<Status>,
@@ -166,7 +170,7 @@ impl Driver {
     fn new(
         plan: Plan,
         settings: Settings,
-        commands: mpsc::Receiver<Input>,
+        wish: watch::Receiver<Wish>,
         traffic: Arc<Traffic>,
         observer: Box<dyn FnMut(Notice<'_>) + Send>,
     ) -> Self {
@@ -190,7 +194,7 @@ impl Driver {
             tunnel,
             settings,
             session_settings,
-            commands,
+            wish,
             traffic,
             observer,
             told: None,
@@ -233,11 +237,15 @@ impl Driver {
             }
             () = self.traffic.changed() => Input::Connections(self.traffic.connections()),
             () = sleep_until(timeout) => Input::Timeout,
-            command = self.commands.recv() => match command {
-                Some(command) => command,
-                // Nobody is left who could want this tunnel.
-                None => Input::Close(Reason::Shutdown),
-            },
+            changed = self.wish.changed() => {
+                let Wish { expires, close } = *self.wish.borrow_and_update();
+                match (changed, close) {
+                    (Ok(()), None) => Input::Again { expires },
+                    (Ok(()), Some(reason)) => Input::Close(reason),
+                    // Nobody is left who could want this tunnel.
+                    (Err(_), _) => Input::Close(Reason::Shutdown),
+                }
+            }
         }
     }
 

@@ -96,6 +96,14 @@ impl Client {
         let mut reader = BufReader::new(reader.take(CONTROL_REQUEST_BYTES));
         timeout(CONTROL_REQUEST_TIMEOUT, reader.read_line(&mut line)).await??;
         let answer = match serde_json::from_str(&line) {
+            Ok(request @ Request::Open { wait: true, .. }) => {
+                let mut more = String::new();
+                tokio::select! {
+                    answer = self.answer(request, source) => answer,
+                    // A client that has gone waits for nothing, and must not keep its place.
+                    _ = reader.read_line(&mut more) => return Ok(()),
+                }
+            }
             Ok(request) => self.answer(request, source).await,
             Err(error) => Answer::Error(Problem::new(
                 Exit::Error,

@@ -197,10 +197,7 @@ impl client::Handler for Client {
                 Failure::new(FailureKind::Lost, format!("the server disconnected: {words}"))
             }
             DisconnectReason::Error(ClientError::Ssh(error)) => describe(&error),
-            // A rekey may show another host key.
-            DisconnectReason::Error(ClientError::HostKey(error)) => {
-                Failure::new(FailureKind::HostKey, error.to_string())
-            }
+            DisconnectReason::Error(ClientError::HostKey(error)) => error.to_failure(),
         };
         if let Some(lost) = self.lost.take() {
             let _ = lost.send(failure);

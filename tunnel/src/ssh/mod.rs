@@ -29,7 +29,7 @@ use crate::failure::{Failure, FailureKind};
 use crate::forward::{Forward, Remote};
 use crate::host_keys::{HostKeys, Trusted};
 use crate::identity::Identity;
-use crate::limits::{CHANNEL_PACKET, CHANNEL_WINDOW, DISCONNECT_TIMEOUT, SESSION_EVENTS};
+use crate::limits::{CHANNEL_PACKET, CHANNEL_WINDOW, DISCONNECT_TIMEOUT};
 use crate::prompt::{Prompt, PromptStream};
 use crate::pump::{self, Traffic};
 
@@ -68,7 +68,7 @@ impl Session {
         let socket = ShutOnDrop::of(&stream).map_err(|error| handshake(&error))?;
 
         let (lost_sender, mut lost) = oneshot::channel();
-        let (opened_sender, opened) = mpsc::channel(SESSION_EVENTS);
+        let (opened_sender, opened) = mpsc::channel(settings.max_connections.max(1));
         let accepted = Accepted::default();
         let trusted = Arc::new(Mutex::new(None));
         let client =
@@ -77,9 +77,7 @@ impl Session {
         let (stream, prompt) = PromptStream::new(stream);
         let handle = match connect_stream(config, stream, client).await {
             Ok(handle) => handle,
-            Err(ClientError::HostKey(error)) => {
-                return Err(Failure::new(FailureKind::HostKey, error.to_string()));
-            }
+            Err(ClientError::HostKey(error)) => return Err(error.to_failure()),
             Err(ClientError::Ssh(error)) => {
                 // A server that closes during the key exchange tells its reason, if any, to the handler.
                 let failure = lost.try_recv().unwrap_or_else(|_| describe(&error));
