@@ -339,6 +339,19 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn policy(allow: &[&str]) -> Policy {
+        Policy {
+            allow: allow.iter().map(|text| pattern(text)).collect(),
+            minimum_security_profile: 2,
+            max_duration: HOUR,
+            idle_timeout: Duration::ZERO,
+            opens_per_hour: 2,
+            max_connections: 1,
+            buffer_bytes: 1,
+            disable_file: "/nonexistent/disabled".into(),
+        }
+    }
+
     #[test]
     fn patterns_match_the_parsed_parts() {
         for (pattern_text, yes, no) in [
@@ -401,16 +414,6 @@ mod tests {
 
     #[test]
     fn the_only_exact_destination_is_the_default_one() {
-        let policy = |allow: &[&str]| Policy {
-            allow: allow.iter().map(|text| pattern(text)).collect(),
-            minimum_security_profile: 2,
-            max_duration: HOUR,
-            idle_timeout: Duration::ZERO,
-            opens_per_hour: 2,
-            max_connections: 1,
-            buffer_bytes: 1,
-            disable_file: "/nonexistent/disabled".into(),
-        };
         let only = |allow: &[&str]| policy(allow).only_destination().map(|d| d.to_string());
         assert_eq!(only(&["a@h:2222", "*@*.example.com"]).as_deref(), Some("a@h:2222"));
         assert_eq!(only(&["a@h", "b@h"]), None);
@@ -420,16 +423,7 @@ mod tests {
 
     #[test]
     fn an_empty_list_allows_nothing_and_a_weak_link_neither() {
-        let mut policy = Policy {
-            allow: vec![],
-            minimum_security_profile: 2,
-            max_duration: HOUR,
-            idle_timeout: Duration::ZERO,
-            opens_per_hour: 2,
-            max_connections: 1,
-            buffer_bytes: 1,
-            disable_file: "/nonexistent/disabled".into(),
-        };
+        let mut policy = policy(&[]);
         let to = destination("a@h");
         assert_eq!(policy.check_remote(&to, 3), Err(Refusal::NotAllowed(to.clone())));
         policy.allow.push(pattern("a@h"));
