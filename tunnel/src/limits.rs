@@ -29,7 +29,7 @@ pub const BATCH: usize = 16;
 /// Bytes that the server may have under way on one channel. russh renews it on receipt, so it is also what still comes
 /// after we have stopped reading for a slow service's sake: the less, the sooner the others are served again.
 pub const CHANNEL_WINDOW: u32 = 256 * 1024;
-/// The largest packet that the server may send on a channel: twice the usual, which halves the cost of each.
+/// The largest packet that the server may send on a channel: russh's own maximum, for the fewest packets.
 pub const CHANNEL_PACKET: u32 = 65_535;
 /// What a queued piece takes besides its bytes, so that many small ones can't take much more memory than the budget.
 pub const QUEUED_OVERHEAD: usize = 128;
