@@ -44,6 +44,11 @@ impl Sshd {
         self.port
     }
 
+    /// The process that listens.
+    pub fn pid(&self) -> u32 {
+        self.daemon.as_ref().expect("sshd runs").pid()
+    }
+
     /// Its address, as the configuration writes a local service.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
@@ -127,7 +132,7 @@ impl Sshd {
     }
 
     fn signal(&self, signal: Signal) {
-        process::signal_tree(self.daemon.as_ref().expect("sshd runs").pid(), signal);
+        process::signal_tree(self.pid(), signal);
     }
 
     fn configuration(&self) -> String {

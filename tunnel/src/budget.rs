@@ -8,14 +8,16 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
-use crate::limits::{QUEUED_OVERHEAD, STALLED};
+use crate::limits::STALLED;
+use crate::queue::Spares;
 
 /// The budget of one tunnel's connection.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    room: Arc<Semaphore>,
+    room: Semaphore,
+    spares: Arc<Spares>,
     members: Mutex<Vec<Arc<Member>>>,
 }
 
@@ -42,8 +44,8 @@ struct Progress {
 impl Budget {
     /// A budget of so many bytes.
     pub(crate) fn new(bytes: usize) -> Arc<Self> {
-        let room = Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS)));
-        Arc::new(Self { room, members: Mutex::default() })
+        let room = Semaphore::new(bytes.min(Semaphore::MAX_PERMITS));
+        Arc::new(Self { room, spares: Arc::default(), members: Mutex::default() })
     }
 
     /// A share for one more connection.
@@ -79,24 +81,25 @@ impl Budget {
 }
 
 impl Share {
-    /// Room for a piece of this size; waits while the budget is spent.
-    pub(crate) async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let cost = u32::try_from(bytes.saturating_add(QUEUED_OVERHEAD)).ok()?;
-        let room = &self.budget.room;
-        let permit = match room.clone().try_acquire_many_owned(cost) {
-            Ok(permit) => permit,
-            Err(_) => self.wait_for(cost).await?,
+    /// Takes room for so many bytes, at most the whole budget; waits while it is spent.
+    pub(crate) async fn take(&self, bytes: usize) {
+        let cost = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let permit = match self.budget.room.try_acquire_many(cost) {
+            Ok(permit) => Some(permit),
+            Err(_) => self.wait_for(cost).await,
         };
-        let mut progress = self.member.progress();
-        if progress.queued == 0 {
-            progress.since = now();
+        if let Some(permit) = permit {
+            permit.forget();
+            let mut progress = self.member.progress();
+            if progress.queued == 0 {
+                progress.since = now();
+            }
+            progress.queued += bytes;
         }
-        progress.queued += bytes;
-        Some(permit)
     }
 
-    async fn wait_for(&self, cost: u32) -> Option<OwnedSemaphorePermit> {
-        let mut room = std::pin::pin!(self.budget.room.clone().acquire_many_owned(cost));
+    async fn wait_for(&self, cost: u32) -> Option<SemaphorePermit<'_>> {
+        let mut room = std::pin::pin!(self.budget.room.acquire_many(cost));
         loop {
             let look_again = self.budget.reset_stalled();
             tokio::select! {
@@ -106,11 +109,24 @@ impl Share {
         }
     }
 
-    /// The local service has taken so much.
+    /// The local service has taken so much, which makes room.
     pub(crate) fn taken(&self, bytes: usize) {
         let mut progress = self.member.progress();
-        progress.queued = progress.queued.saturating_sub(bytes);
+        let bytes = bytes.min(progress.queued);
+        progress.queued -= bytes;
         progress.since = now();
+        self.budget.room.add_permits(bytes);
+    }
+
+    /// Nothing waits for the local service any more.
+    pub(crate) fn give_back(&self) {
+        let queued = std::mem::take(&mut self.member.progress().queued);
+        self.budget.room.add_permits(queued);
+    }
+
+    /// Chunks that this tunnel's connections may use again.
+    pub(crate) fn spares(&self) -> Arc<Spares> {
+        self.budget.spares.clone()
     }
 
     /// Waits until this connection has to go, for the others' sake.
@@ -121,7 +137,12 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.budget.members().retain(|member| !Arc::ptr_eq(member, &self.member));
+        self.give_back();
+        let mut members = self.budget.members();
+        members.retain(|member| !Arc::ptr_eq(member, &self.member));
+        if members.is_empty() {
+            self.budget.spares.clear();
+        }
     }
 }
 
@@ -146,28 +167,28 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nobody_waits_while_there_is_room() {
-        let budget = Budget::new(1000 + QUEUED_OVERHEAD);
+        let budget = Budget::new(1000);
         let share = budget.join();
         let began = Instant::now();
-        let permit = share.take(1000).await.unwrap();
-        drop(permit);
-        drop(share.take(1000).await.unwrap());
+        share.take(1000).await;
+        share.taken(1000);
+        share.take(1000).await;
         assert!(began.elapsed() < Duration::from_millis(100));
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_connection_that_stalls_is_reset_and_the_others_go_on() {
-        let budget = Budget::new(2000 + 3 * QUEUED_OVERHEAD);
+        let budget = Budget::new(2000);
         let (stalled, active) = (budget.join(), budget.join());
-        let held = stalled.take(2000).await.unwrap();
+        stalled.take(2000).await;
         let waiting = async {
             let began = now();
-            drop(active.take(1000).await.unwrap());
+            active.take(1000).await;
             now() - began
         };
         let stalls = async {
             stalled.reset().await;
-            drop(held);
+            stalled.give_back();
         };
         let (waited, ()) = tokio::join!(waiting, stalls);
         assert_eq!(waited, STALLED);
@@ -175,22 +196,18 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_that_is_only_slow_is_left_alone() {
-        let budget = Budget::new(3000 + 4 * QUEUED_OVERHEAD);
+        let budget = Budget::new(3000);
         let slow = budget.join();
-        let mut held: Vec<_> = Vec::new();
-        for _ in 0..3 {
-            held.push(slow.take(1000).await.unwrap());
-        }
+        slow.take(3000).await;
         let drain = async {
-            while let Some(permit) = held.pop() {
+            for _ in 0..3 {
                 sleep(STALLED - Duration::from_millis(1)).await;
                 slow.taken(1000);
-                drop(permit);
             }
         };
         let fill = async {
             let other = budget.join();
-            drop(other.take(3000).await.unwrap());
+            other.take(3000).await;
         };
         let reset = timeout(STALLED * 10, slow.reset());
         let (reset, ..) = tokio::join!(reset, drain, fill);
@@ -198,13 +215,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn small_pieces_cost_what_they_take() {
-        let budget = Budget::new(100 * (1 + QUEUED_OVERHEAD));
+    async fn what_a_connection_held_when_it_ended_is_free_again() {
+        let budget = Budget::new(1000);
         let share = budget.join();
-        let mut held = Vec::new();
-        for _ in 0..100 {
-            held.push(share.take(1).await.unwrap());
-        }
-        assert!(timeout(Duration::from_secs(1), share.take(1)).await.is_err());
+        share.take(1000).await;
+        drop(share);
+        let share = budget.join();
+        share.take(1000).await;
+        share.give_back();
+        share.give_back();
+        assert_eq!(budget.room.available_permits(), 1000);
     }
 }

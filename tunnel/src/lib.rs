@@ -8,7 +8,7 @@
 //! - [`state`]: what a tunnel does next, as a state machine without IO.
 //! - [`task`]: the driver that runs one on tokio.
 //! - `ssh`: the SSH connection; the only module that names russh's types.
-//! - `prompt`: the connection's socket while it shakes hands.
+//! - `stream`: the connection's socket: prompt while it shakes hands, reading ahead.
 //! - `pump`: the bytes of forwarded connections; `budget`: the memory that slow ones may take.
 //! - [`host_keys`], [`identity`]: whom we trust, and who we are.
 //! - [`limits`]: every bound.
@@ -24,10 +24,11 @@ pub mod forward;
 pub mod host_keys;
 pub mod identity;
 pub mod limits;
-mod prompt;
 mod pump;
+mod queue;
 mod ssh;
 pub mod state;
+mod stream;
 pub mod task;
 
 pub use destination::{Destination, Host};

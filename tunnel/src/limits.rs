@@ -26,13 +26,19 @@ pub const KEY_FILE_BYTES: u64 = 32 * 1024;
 pub const READ_BYTES: usize = 32 * 1024;
 /// Pieces that one write to a local service may gather.
 pub const BATCH: usize = 16;
-/// Bytes that the server may have under way on one channel. russh renews it on receipt, so it is also what still comes
-/// after we have stopped reading for a slow service's sake: the less, the sooner the others are served again.
-pub const CHANNEL_WINDOW: u32 = 256 * 1024;
+/// Bytes that the server may have under way on one channel: OpenSSH's own choice. russh renews it on receipt, so it is also
+/// what still comes on a channel after the budget for slow services is spent.
+pub const CHANNEL_WINDOW: u32 = 2 * 1024 * 1024;
+/// What is read of the SSH connection beyond the packet that is asked for.
+pub const READ_AHEAD: usize = 64 * 1024;
 /// The largest packet that the server may send on a channel: russh's own maximum, for the fewest packets.
 pub const CHANNEL_PACKET: u32 = 65_535;
-/// What a queued piece takes besides its bytes, so that many small ones can't take much more memory than the budget.
-pub const QUEUED_OVERHEAD: usize = 128;
+/// What waits for a local service is kept in chunks of this size.
+pub const CHUNK: usize = 64 * 1024;
+/// Empty chunks that a tunnel keeps while it has connections: what one write at full speed takes.
+pub const SPARE_CHUNKS: usize = 5;
+/// A local service is written to as soon as so much waits for it; less waits until no packet is left to read.
+pub const GATHER: usize = 256 * 1024;
 /// The least budget that a tunnel works with: a few packets.
 pub const LEAST_BUFFER_BYTES: usize = 256 * 1024;
 /// How long a connection may make no progress while the budget is spent, before it is reset.

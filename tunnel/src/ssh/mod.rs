@@ -30,8 +30,8 @@ use crate::forward::{Forward, Remote};
 use crate::host_keys::{HostKeys, Trusted};
 use crate::identity::Identity;
 use crate::limits::{CHANNEL_PACKET, CHANNEL_WINDOW, DISCONNECT_TIMEOUT};
-use crate::prompt::{Prompt, PromptStream};
 use crate::pump::{self, Traffic};
+use crate::stream::{Prompt, SshStream};
 
 pub(crate) use self::client::{ChannelWriter, Opened};
 
@@ -74,7 +74,7 @@ impl Session {
         let client =
             Client::new(settings.clone(), accepted.clone(), trusted.clone(), opened_sender, lost_sender);
         let config = Arc::new(config(&settings));
-        let (stream, prompt) = PromptStream::new(stream);
+        let (stream, prompt) = SshStream::new(stream);
         let handle = match connect_stream(config, stream, client).await {
             Ok(handle) => handle,
             Err(ClientError::HostKey(error)) => return Err(error.to_failure()),

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use ocpp_tunnel_tests::process::children_of;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -85,13 +86,15 @@ pub(crate) enum Way {
 pub(crate) struct Cost {
     pub(crate) megabytes_per_second: f64,
     pub(crate) cpu_seconds_per_gigabyte: f64,
+    /// What it took the server, all its processes together.
+    pub(crate) server_cpu_seconds_per_gigabyte: f64,
     pub(crate) memory: Memory,
 }
 
-/// Moves `bytes` through `port` of 127.0.0.1, and watches the client `pid` doing it.
-pub(crate) async fn run(port: u16, way: Way, bytes: u64, pid: u32) -> std::io::Result<Cost> {
+/// Moves `bytes` through `port` of 127.0.0.1, and watches the client `pid` and the server `sshd` doing it.
+pub(crate) async fn run(port: u16, way: Way, bytes: u64, pid: u32, sshd: u32) -> std::io::Result<Cost> {
     let mut memory = Memory::of(pid);
-    let (cpu, start) = (cpu_seconds(pid), Instant::now());
+    let (cpu, server_cpu, start) = (cpu_seconds(pid), tree_cpu_seconds(sshd), Instant::now());
     let moving = tokio::spawn(transfer(port, way, bytes));
     while !moving.is_finished() {
         tokio::time::sleep(SAMPLE).await;
@@ -99,10 +102,12 @@ pub(crate) async fn run(port: u16, way: Way, bytes: u64, pid: u32) -> std::io::R
     }
     let end = moving.await.map_err(std::io::Error::other)??;
     let (seconds, cpu) = ((end - start).as_secs_f64(), cpu_seconds(pid) - cpu);
+    let server_cpu = tree_cpu_seconds(sshd) - server_cpu;
     let megabytes = bytes as f64 / 1e6;
     Ok(Cost {
         megabytes_per_second: megabytes / seconds,
         cpu_seconds_per_gigabyte: cpu / megabytes * 1e3,
+        server_cpu_seconds_per_gigabyte: server_cpu / megabytes * 1e3,
         memory,
     })
 }
@@ -166,6 +171,11 @@ impl Memory {
     pub(crate) fn most(self, other: Self) -> Self {
         Self { resident: self.resident.max(other.resident), private: self.private.max(other.private) }
     }
+}
+
+/// The CPU time that a process and those that it has started have used.
+fn tree_cpu_seconds(pid: u32) -> f64 {
+    cpu_seconds(pid) + children_of(pid).into_iter().map(tree_cpu_seconds).sum::<f64>()
 }
 
 /// The CPU time that a process has used, in user and kernel mode.

@@ -58,8 +58,9 @@ async fn measure(client: Client, sshd: &Sshd, service: &str, bytes: u64) -> Samp
     // What the client does after coming up is not load.
     tokio::time::sleep(Duration::from_millis(300)).await;
     let idle = Memory::of(tunnel.pid);
-    let move_bytes =
-        async |way| load::run(tunnel.port, way, bytes, tunnel.pid).await.expect("the tunnel stays up");
+    let move_bytes = async |way| {
+        load::run(tunnel.port, way, bytes, tunnel.pid, sshd.pid()).await.expect("the tunnel stays up")
+    };
     let (to_device, from_device) = (move_bytes(Way::ToDevice).await, move_bytes(Way::FromDevice).await);
     Sample { opened_in: tunnel.opened_in, idle, to_device, from_device }
 }
@@ -67,12 +68,14 @@ async fn measure(client: Client, sshd: &Sshd, service: &str, bytes: u64) -> Samp
 /// A column of the table: its title, its unit's decimals, and how to get it.
 type Column = (&'static str, usize, fn(&Sample) -> f64);
 
-const COLUMNS: [Column; 9] = [
+const COLUMNS: [Column; 11] = [
     ("port answers after, ms", 0, |sample| sample.opened_in),
     ("to device, MB/s", 0, |sample| sample.to_device.megabytes_per_second),
     ("client CPU, s/GB", 2, |sample| sample.to_device.cpu_seconds_per_gigabyte),
+    ("sshd CPU, s/GB", 2, |sample| sample.to_device.server_cpu_seconds_per_gigabyte),
     ("from device, MB/s", 0, |sample| sample.from_device.megabytes_per_second),
     ("client CPU, s/GB", 2, |sample| sample.from_device.cpu_seconds_per_gigabyte),
+    ("sshd CPU, s/GB", 2, |sample| sample.from_device.server_cpu_seconds_per_gigabyte),
     ("RSS idle, MB", 1, |sample| sample.idle.resident as f64 / 1024.0),
     ("private idle, MB", 1, |sample| sample.idle.private as f64 / 1024.0),
     ("RSS loaded, MB", 1, |sample| loaded(sample).resident as f64 / 1024.0),
@@ -112,7 +115,10 @@ fn machine() -> String {
     let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(": unknown CPU");
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    format!("{}, {cores} cores.", model.trim_start_matches([' ', '\t', ':']))
+    let model = model.trim_start_matches([' ', '\t', ':']);
+    // It governs sshd's writes to the client: BBR paces them.
+    let congestion = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap_or_default();
+    format!("{model}, {cores} cores; TCP congestion control: {}.", congestion.trim())
 }
 
 fn arguments() -> Option<(usize, u64)> {
