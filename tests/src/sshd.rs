@@ -26,15 +26,22 @@ pub struct Sshd {
     dir: TempDir,
     port: u16,
     host_key: KeyPair,
+    settings: String,
     daemon: Option<Daemon>,
 }
 
 impl Sshd {
     /// Starts a server that lets nobody in until somebody is authorised.
     pub async fn start() -> Self {
+        Self::start_with("").await
+    }
+
+    /// As [`Self::start`], with settings that win over the usual ones.
+    pub async fn start_with(settings: &str) -> Self {
         let dir = account_directory();
         let host_key = KeyPair::generate(&dir.path().join("host_key")).await;
-        let mut sshd = Self { dir, port: ports::free(), host_key, daemon: None };
+        let mut sshd =
+            Self { dir, port: ports::free(), host_key, settings: settings.to_owned(), daemon: None };
         sshd.resume().await;
         sshd
     }
@@ -137,8 +144,10 @@ impl Sshd {
 
     fn configuration(&self) -> String {
         let dir = self.dir.path().display();
+        // sshd takes the first value of each setting.
         format!(
-            "ListenAddress 127.0.0.1:{}\n\
+            "{}\n\
+             ListenAddress 127.0.0.1:{}\n\
              HostKey {dir}/host_key\n\
              AuthorizedKeysFile {dir}/home/.ssh/authorized_keys\n\
              PidFile none\n\
@@ -150,7 +159,7 @@ impl Sshd {
              PrintMotd no\n\
              ClientAliveInterval 15\n\
              ClientAliveCountMax 3\n",
-            self.port,
+            self.settings, self.port,
         )
     }
 

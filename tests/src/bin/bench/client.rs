@@ -16,27 +16,35 @@ use tokio::process::Command;
 
 use crate::load::answers;
 
-/// A client that can be measured.
+const AES: &str = "aes256-gcm@openssh.com";
+const CHACHA: &str = "chacha20-poly1305@openssh.com";
+
+/// A client that can be measured, with the cipher that its server offers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Client {
-    Agent,
-    OpenSsh { cipher: &'static str },
+    Agent(&'static str),
+    OpenSsh(&'static str),
     Dbclient,
 }
 
 impl Client {
-    pub(crate) const ALL: [Self; 4] = [
-        Self::Agent,
-        Self::OpenSsh { cipher: "aes256-gcm@openssh.com" },
-        Self::OpenSsh { cipher: "chacha20-poly1305@openssh.com" },
-        Self::Dbclient,
-    ];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Agent(AES), Self::Agent(CHACHA), Self::OpenSsh(AES), Self::OpenSsh(CHACHA), Self::Dbclient];
+
+    pub(crate) fn cipher(self) -> &'static str {
+        match self {
+            Self::Agent(cipher) | Self::OpenSsh(cipher) => cipher,
+            // The best that it knows.
+            Self::Dbclient => CHACHA,
+        }
+    }
 
     pub(crate) fn name(self) -> String {
+        let cipher = self.cipher().trim_end_matches("@openssh.com");
         match self {
-            Self::Agent => "ocpp-tunnel".into(),
-            Self::OpenSsh { cipher } => format!("`ssh -R`, {}", cipher.trim_end_matches("@openssh.com")),
-            Self::Dbclient => "`dbclient -R`, 2 MB window".into(),
+            Self::Agent(_) => format!("ocpp-tunnel, {cipher}"),
+            Self::OpenSsh(_) => format!("`ssh -R`, {cipher}"),
+            Self::Dbclient => format!("`dbclient -R`, 2 MB window, {cipher}"),
         }
     }
 
@@ -62,8 +70,8 @@ pub(crate) struct Tunnel {
 impl Tunnel {
     pub(crate) async fn open(client: Client, sshd: &Sshd, service: &str) -> Self {
         match client {
-            Client::Agent => Self::open_agent(sshd, service).await,
-            Client::OpenSsh { cipher } => Self::open_ssh(sshd, service, cipher).await,
+            Client::Agent(_) => Self::open_agent(sshd, service).await,
+            Client::OpenSsh(_) => Self::open_ssh(sshd, service).await,
             Client::Dbclient => Self::open_dbclient(sshd, service).await,
         }
     }
@@ -89,7 +97,7 @@ impl Tunnel {
         Self { pid: agent.pid(), port, opened_in, _keep: Box::new((agent, csms)) }
     }
 
-    async fn open_ssh(sshd: &Sshd, service: &str, cipher: &str) -> Self {
+    async fn open_ssh(sshd: &Sshd, service: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
         let key = KeyPair::generate(&dir.path().join("key")).await;
         sshd.authorize(&key.public_line());
@@ -97,7 +105,7 @@ impl Tunnel {
         std::fs::write(&known_hosts, sshd.known_hosts_line()).expect("it can be written");
         let port = ports::free();
         let mut ssh = Command::new("ssh");
-        ssh.args(["-N", "-F", "none", "-o", "BatchMode=yes", "-o", "ExitOnForwardFailure=yes", "-c", cipher])
+        ssh.args(["-N", "-F", "none", "-o", "BatchMode=yes", "-o", "ExitOnForwardFailure=yes"])
             .args(["-o", &format!("UserKnownHostsFile={}", known_hosts.display()), "-i"])
             .arg(key.private())
             .args(["-R", &format!("localhost:{port}:{service}"), &format!("ssh://{}", sshd.destination())]);

@@ -1,11 +1,12 @@
-//! Load through a tunnel, and what it cost the client: time, CPU, memory.
+//! Load through a tunnel, and what it cost: time, CPU, memory.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use ocpp_tunnel_tests::process::children_of;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 /// What is read or written at once.
 const CHUNK: usize = 128 * 1024;
@@ -13,13 +14,19 @@ const CHUNK: usize = 128 * 1024;
 /// Between two looks at the client's memory.
 const SAMPLE: Duration = Duration::from_millis(20);
 
-/// The kernel counts CPU time in ticks of 10 ms on every Linux that we run on (`USER_HZ`).
-const TICKS_PER_SECOND: f64 = 100.0;
+/// Asks the service to send back what it gets, instead of a number of bytes.
+const ECHO: u64 = u64::MAX;
+
+/// What goes there and back to measure latency: about what a key press in a shell takes.
+const ECHO_BYTES: usize = 64;
+
+/// Connections that are opened at the same time when their rate is measured.
+const OPENERS: usize = 8;
 
 /// A local service for load: what is sent to it is thrown away, or it sends as much as was asked for.
 ///
 /// The first eight bytes of a connection are a big-endian number: how many bytes to send. It sends them, and reads until
-/// the other side ends, which it confirms by ending too.
+/// the other side ends, which it confirms by ending too. [`ECHO`] makes it send back what it reads.
 #[derive(Debug)]
 pub(crate) struct LoadService {
     address: String,
@@ -27,7 +34,7 @@ pub(crate) struct LoadService {
 }
 
 impl LoadService {
-    pub(crate) async fn start() -> std::io::Result<Self> {
+    pub(crate) async fn start() -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?.to_string();
         let task = tokio::spawn(async move {
@@ -49,11 +56,19 @@ impl Drop for LoadService {
     }
 }
 
-async fn serve(mut stream: TcpStream) -> std::io::Result<()> {
-    let bytes = stream.read_u64().await?;
-    send(&mut stream, bytes).await?;
-    receive(&mut stream).await?;
-    stream.shutdown().await
+async fn serve(mut stream: TcpStream) -> io::Result<()> {
+    match stream.read_u64().await? {
+        ECHO => {
+            stream.set_nodelay(true)?;
+            let (mut read, mut write) = stream.split();
+            tokio::io::copy(&mut read, &mut write).await.map(drop)
+        }
+        bytes => {
+            send(&mut stream, bytes).await?;
+            receive(&mut stream).await?;
+            stream.shutdown().await
+        }
+    }
 }
 
 /// Waits until a service at the other end of this port of 127.0.0.1 answers, and returns when it did.
@@ -66,10 +81,43 @@ pub(crate) async fn answers(port: u16) -> Instant {
     }
 }
 
-async fn ask(port: u16) -> std::io::Result<()> {
+async fn ask(port: u16) -> io::Result<()> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
     stream.write_u64(1).await?;
     stream.read_u8().await.map(drop)
+}
+
+/// The median time of `count` small messages there and back, in microseconds.
+pub(crate) async fn echo(port: u16, count: usize) -> io::Result<f64> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    stream.set_nodelay(true)?;
+    stream.write_u64(ECHO).await?;
+    let mut message = [0x5a; ECHO_BYTES];
+    let mut times = Vec::with_capacity(count);
+    for _ in 0..count {
+        let begin = Instant::now();
+        stream.write_all(&message).await?;
+        stream.read_exact(&mut message).await?;
+        times.push(begin.elapsed());
+    }
+    times.sort_unstable();
+    Ok(times[count / 2].as_secs_f64() * 1e6)
+}
+
+/// How many connections a second are opened, answered and closed, of `count`.
+pub(crate) async fn connections(port: u16, count: usize) -> io::Result<f64> {
+    let begin = Instant::now();
+    let mut openers = JoinSet::new();
+    for _ in 0..OPENERS {
+        openers.spawn(async move {
+            for _ in 0..count / OPENERS {
+                ask(port).await?;
+            }
+            Ok(())
+        });
+    }
+    openers.join_all().await.into_iter().collect::<io::Result<()>>()?;
+    Ok(count as f64 / begin.elapsed().as_secs_f64())
 }
 
 /// The way of the bytes.
@@ -85,34 +133,47 @@ pub(crate) enum Way {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cost {
     pub(crate) megabytes_per_second: f64,
-    pub(crate) cpu_seconds_per_gigabyte: f64,
-    /// What it took the server, all its processes together.
-    pub(crate) server_cpu_seconds_per_gigabyte: f64,
-    pub(crate) memory: Memory,
+    /// The client's CPU time, in seconds a gigabyte.
+    pub(crate) client_cpu: f64,
+    /// The server's CPU time, all its processes together, in seconds a gigabyte.
+    pub(crate) server_cpu: f64,
+    /// The client's private memory at its most, in megabytes.
+    pub(crate) memory: f64,
 }
 
-/// Moves `bytes` through `port` of 127.0.0.1, and watches the client `pid` and the server `sshd` doing it.
-pub(crate) async fn run(port: u16, way: Way, bytes: u64, pid: u32, sshd: u32) -> std::io::Result<Cost> {
-    let mut memory = Memory::of(pid);
-    let (cpu, server_cpu, start) = (cpu_seconds(pid), tree_cpu_seconds(sshd), Instant::now());
-    let moving = tokio::spawn(transfer(port, way, bytes));
-    while !moving.is_finished() {
-        tokio::time::sleep(SAMPLE).await;
-        memory = memory.most(Memory::of(pid));
+/// Moves `bytes`, over several connections, through `port` of 127.0.0.1, and watches the client and the server.
+pub(crate) async fn run(
+    port: u16,
+    way: Way,
+    bytes: u64,
+    connections: u64,
+    (client, server): (u32, u32),
+) -> io::Result<Cost> {
+    let mut memory = private_memory(client);
+    let (client_cpu, server_cpu, start) = (cpu_seconds(client), tree_cpu_seconds(server), Instant::now());
+    let mut moving = JoinSet::new();
+    for _ in 0..connections {
+        moving.spawn(transfer(port, way, bytes / connections));
     }
-    let end = moving.await.map_err(std::io::Error::other)??;
-    let (seconds, cpu) = ((end - start).as_secs_f64(), cpu_seconds(pid) - cpu);
-    let server_cpu = tree_cpu_seconds(sshd) - server_cpu;
-    let megabytes = bytes as f64 / 1e6;
+    let mut moving = tokio::spawn(moving.join_all());
+    let ended = loop {
+        tokio::select! {
+            ended = &mut moving => break ended.map_err(io::Error::other)?,
+            () = tokio::time::sleep(SAMPLE) => memory = memory.max(private_memory(client)),
+        }
+    };
+    let seconds = start.elapsed().as_secs_f64();
+    ended.into_iter().collect::<io::Result<()>>()?;
+    let gigabytes = bytes as f64 / 1e9;
     Ok(Cost {
-        megabytes_per_second: megabytes / seconds,
-        cpu_seconds_per_gigabyte: cpu / megabytes * 1e3,
-        server_cpu_seconds_per_gigabyte: server_cpu / megabytes * 1e3,
+        megabytes_per_second: gigabytes * 1e3 / seconds,
+        client_cpu: (cpu_seconds(client) - client_cpu) / gigabytes,
+        server_cpu: (tree_cpu_seconds(server) - server_cpu) / gigabytes,
         memory,
     })
 }
 
-async fn transfer(port: u16, way: Way, bytes: u64) -> std::io::Result<Instant> {
+async fn transfer(port: u16, way: Way, bytes: u64) -> io::Result<()> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
     let (to_device, from_device) = match way {
         Way::ToDevice => (bytes, 0),
@@ -123,22 +184,22 @@ async fn transfer(port: u16, way: Way, bytes: u64) -> std::io::Result<Instant> {
     stream.shutdown().await?;
     let received = receive(&mut stream).await?;
     if received != from_device {
-        return Err(std::io::Error::other(format!("{received} of {from_device} bytes arrived")));
+        return Err(io::Error::other(format!("{received} of {from_device} bytes arrived")));
     }
-    Ok(Instant::now())
+    Ok(())
 }
 
-async fn send(stream: &mut TcpStream, mut bytes: u64) -> std::io::Result<()> {
-    let chunk = vec![0x5a; CHUNK];
+async fn send(stream: &mut TcpStream, mut bytes: u64) -> io::Result<()> {
+    static ZEROS: [u8; CHUNK] = [0; CHUNK];
     while bytes > 0 {
         let length = usize::try_from(bytes).unwrap_or(CHUNK).min(CHUNK);
-        stream.write_all(&chunk[..length]).await?;
+        stream.write_all(&ZEROS[..length]).await?;
         bytes -= length as u64;
     }
     Ok(())
 }
 
-async fn receive(stream: &mut TcpStream) -> std::io::Result<u64> {
+async fn receive(stream: &mut TcpStream) -> io::Result<u64> {
     let (mut chunk, mut bytes) = (vec![0; CHUNK], 0);
     loop {
         match stream.read(&mut chunk).await? {
@@ -148,29 +209,20 @@ async fn receive(stream: &mut TcpStream) -> std::io::Result<u64> {
     }
 }
 
-/// A process's memory, in kilobytes.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Memory {
-    /// All that is resident, code and files included (`VmRSS`).
-    pub(crate) resident: u64,
-    /// What no other process can share (`RssAnon`).
-    pub(crate) private: u64,
+/// The memory of a process that no other process can share (`RssAnon`), in megabytes.
+pub(crate) fn private_memory(pid: u32) -> f64 {
+    memory(pid, "RssAnon:")
 }
 
-impl Memory {
-    pub(crate) fn of(pid: u32) -> Self {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
-        };
-        Self { resident: field("VmRSS:"), private: field("RssAnon:") }
-    }
+/// All of a process's memory that is resident, code and files included (`VmRSS`), in megabytes.
+pub(crate) fn resident_memory(pid: u32) -> f64 {
+    memory(pid, "VmRSS:")
+}
 
-    /// The larger of each.
-    pub(crate) fn most(self, other: Self) -> Self {
-        Self { resident: self.resident.max(other.resident), private: self.private.max(other.private) }
-    }
+fn memory(pid: u32, field: &str) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
+    line.and_then(|rest| rest.split_whitespace().next()?.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
 }
 
 /// The CPU time that a process and those that it has started have used.
@@ -178,11 +230,12 @@ fn tree_cpu_seconds(pid: u32) -> f64 {
     cpu_seconds(pid) + children_of(pid).into_iter().map(tree_cpu_seconds).sum::<f64>()
 }
 
-/// The CPU time that a process has used, in user and kernel mode.
-pub(crate) fn cpu_seconds(pid: u32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // After the name in parentheses, which may hold anything: state is the 3rd field, utime the 14th, stime the 15th.
-    let fields = stat.rsplit_once(") ").map(|(_, fields)| fields).unwrap_or_default();
-    let ticks = |number: usize| fields.split(' ').nth(number - 3).and_then(|ticks| ticks.parse::<f64>().ok());
-    (ticks(14).unwrap_or(0.0) + ticks(15).unwrap_or(0.0)) / TICKS_PER_SECOND
+/// The CPU time that a process's threads have used, in user and kernel mode, by the scheduler's count of nanoseconds.
+fn cpu_seconds(pid: u32) -> f64 {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let nanoseconds = threads.filter_map(|thread| {
+        let text = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<u64>().ok()
+    });
+    nanoseconds.sum::<u64>() as f64 / 1e9
 }
