@@ -9,7 +9,7 @@ use std::time::Instant;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use reverse_tunnel::host_keys::HostKeys;
 use reverse_tunnel::identity::IdentityError;
-use reverse_tunnel::{Identity, Settings};
+use reverse_tunnel::{Identity, Meter, Settings};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::AbortHandle;
 
@@ -21,6 +21,7 @@ use crate::limits::DESCRIPTORS;
 use crate::service::instance::{Instance, InstanceError, make_directory};
 use crate::supervisor::{Supervisor, SupervisorHandle};
 use crate::trigger::{self, LinkError, OcppLink};
+use crate::usage::Usage;
 use crate::wanted::WantedFile;
 
 /// What an agent is there for.
@@ -76,8 +77,9 @@ impl Agent {
         let service = purpose == Purpose::Service;
         let file = service.then(|| WantedFile::in_directory(&config.runtime_dir));
         let settings = tunnel_settings(config, identity.clone());
+        let usage = Usage::open(&config.state_dir, config.policy.monthly_bytes, settings.meter.clone());
         let (supervisor, handle) =
-            Supervisor::new(&config.slots, Arc::new(config.policy.clone()), settings, file);
+            Supervisor::new(&config.slots, Arc::new(config.policy.clone()), settings, file, usage);
         let link = match &config.ocpp {
             Some(ocpp) if service => {
                 Some(trigger::start(config, ocpp, &identity, handle.clone()).map_err(StartError::Link)?)
@@ -89,6 +91,7 @@ impl Agent {
             mode: if link.is_some() { "direct" } else { "off" },
             ocpp: link.as_ref().map(OcppLink::status),
             views: handle.views(),
+            usage: handle.usage(),
         };
         let socket = config.control_socket();
         let control = ControlServer::bind(&socket, observed, handle.clone())
@@ -163,6 +166,7 @@ fn tunnel_settings(config: &Config, identity: Identity) -> Settings {
         idle_timeout: config.policy.idle_timeout,
         max_connections: config.policy.max_connections,
         buffer_bytes: config.policy.buffer_bytes,
+        meter: Arc::new(Meter::default()),
     }
 }
 

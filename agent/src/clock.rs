@@ -5,8 +5,10 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use chrono::{DateTime, Local, SecondsFormat, Utc};
+use chrono::{DateTime, Datelike, Local, SecondsFormat, Utc};
 use rustix::time::{ClockId, Timespec, clock_gettime};
+
+use crate::usage::count::Month;
 
 /// No release of this program is older than this, so a wall clock before it was never set: 2026-01-01.
 const EARLIEST: Duration = Duration::from_secs(1_767_225_600);
@@ -24,6 +26,13 @@ pub fn now() -> SystemTime {
 #[must_use]
 pub fn is_set() -> bool {
     since_epoch() >= EARLIEST
+}
+
+/// The wall clock's month in UTC, if it has been set.
+#[must_use]
+pub fn month() -> Option<Month> {
+    let now = DateTime::<Utc>::from(now());
+    Month::new(now.year(), now.month()).filter(|_| is_set())
 }
 
 /// The wall clock as RFC 3164, 4.1.2 wants it: local time without a year. Where the time zone can't be asked, UTC.
@@ -79,8 +88,8 @@ pub fn boot_id() -> Option<String> {
     Some(id.trim().to_owned()).filter(|id| !id.is_empty())
 }
 
-/// The clock that `Instant` runs on.
-fn uptime() -> Duration {
+/// The clock that `Instant` runs on: how long the system has been on.
+pub(crate) fn uptime() -> Duration {
     duration(clock_gettime(ClockId::Monotonic))
 }
 

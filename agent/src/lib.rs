@@ -5,6 +5,7 @@
 //! - [`config`]: the TOML file as validated types.
 //! - [`policy`]: may this be opened?
 //! - [`supervisor`]: the one owner of all tunnels; [`wanted`]: what survives its restart.
+//! - [`usage`]: what the tunnels have carried this month, and the cap on it; [`bytes`]: amounts of data in words.
 //! - [`trigger`]: the OCPP link, its keys and what they open.
 //! - [`control`]: the socket between the command line and the agent.
 //! - [`agent`]: a whole agent, from configuration to shutdown.
@@ -14,6 +15,7 @@
 
 pub mod advice;
 pub mod agent;
+pub mod bytes;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -26,4 +28,5 @@ pub mod service;
 pub mod supervisor;
 pub mod trigger;
 mod tunnel_log;
+pub mod usage;
 pub mod wanted;

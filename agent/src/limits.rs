@@ -38,6 +38,21 @@ pub const CONTROL_LINE_BYTES: u64 = 256 * 1024;
 /// Bytes of a request on the control socket.
 pub const CONTROL_REQUEST_BYTES: u64 = 16 * 1024;
 
+/// Bytes of the month's usage file that are read: ten times what we write.
+pub const USAGE_BYTES: u64 = 4096;
+/// How long after the first byte the month's count is written, for the flash's sake: what a power cut makes us forget.
+pub const USAGE_WRITE_DELAY: Duration = Duration::from_secs(5 * 60);
+/// How often the month's turn is looked for.
+pub const USAGE_LOOK_INTERVAL: Duration = Duration::from_secs(3600);
+/// How often the count is written although nothing has passed, so that a power cut doesn't take the days from it.
+pub const USAGE_KEEP_INTERVAL: Duration = Duration::from_secs(24 * 3600);
+/// A month's count begins anew no sooner, so that a clock that is moved gives twice the cap a month at most.
+pub const MONTH_LEAST: Duration = Duration::from_secs(14 * 24 * 3600);
+/// A month's count begins anew no later: the longest month, and a day in which its own turn comes.
+pub const MONTH_MOST: Duration = Duration::from_secs(32 * 24 * 3600);
+/// The highest cap on a month's bytes: 1 PB, which no sum of them overflows.
+pub const MONTHLY_BYTES: u64 = 1_000_000_000_000_000;
+
 /// How often the disable file is looked for while something is open.
 pub const DISABLE_FILE_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a client of the control socket may take to send its request.

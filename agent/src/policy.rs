@@ -15,6 +15,8 @@ use reverse_tunnel::destination::{
 use reverse_tunnel::limits::USER_BYTES;
 use reverse_tunnel::{Destination, Host};
 
+use crate::{advice, bytes};
+
 /// The policy of the configuration file.
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -32,6 +34,8 @@ pub struct Policy {
     pub max_connections: usize,
     /// Bytes that a tunnel's local services may leave waiting.
     pub buffer_bytes: usize,
+    /// Payload of all tunnels in a month, both ways, in bytes; none: as much as there is.
+    pub monthly_bytes: Option<u64>,
     /// While this file exists nothing is open.
     pub disable_file: PathBuf,
 }
@@ -95,6 +99,11 @@ pub enum Refusal {
     NoSuchScript(u8),
     /// No destination was named, and the allow-list doesn't hold exactly one that could be meant.
     NoDestination,
+    /// The month's bytes are used up.
+    DataCap {
+        /// How many there are.
+        cap: u64,
+    },
     /// As many tunnels with forwards of their own are open as there may be.
     TooManyTunnels(usize),
 }
@@ -284,12 +293,14 @@ impl Refusal {
                 )
             }
             Self::NotAllowed(destination) => format!("add \"{destination}\" to policy.allow_destinations"),
+            Self::TooMany { limit: 0, .. } => "raise policy.opens_per_hour".into(),
             Self::TooMany { again_in, .. } => {
                 format!("wait {} minutes, or raise policy.opens_per_hour", again_in.as_secs().div_ceil(60))
             }
             Self::TooLong { .. } => "ask for less, or raise policy.max_duration".into(),
             Self::NoSuchScript(_) => "see `ocpp-tunnel status` for the scripts that there are".into(),
             Self::NoDestination => "name one as user@host[:port]".into(),
+            Self::DataCap { .. } => advice::DATA_CAP.into(),
             Self::TooManyTunnels(_) => "close one with `ocpp-tunnel close ID`".into(),
         }
     }
@@ -316,6 +327,7 @@ impl fmt::Display for Refusal {
             Self::NoDestination => f.write_str(
                 "no destination was named, and the allow-list doesn't hold exactly one without wildcards",
             ),
+            Self::DataCap { cap } => write!(f, "this month's {} are used up", bytes::words(*cap)),
             Self::TooManyTunnels(limit) => {
                 write!(f, "{limit} tunnels of this kind are open, as many as allowed")
             }
@@ -348,6 +360,7 @@ mod tests {
             opens_per_hour: 2,
             max_connections: 1,
             buffer_bytes: 1,
+            monthly_bytes: None,
             disable_file: "/nonexistent/disabled".into(),
         }
     }

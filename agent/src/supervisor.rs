@@ -18,6 +18,7 @@ use crate::config::Slot;
 use crate::limits::{AD_HOC_TUNNELS, CLOSED_SHOWN, DISABLE_FILE_INTERVAL, SHUTDOWN, SUPERVISOR_COMMANDS};
 use crate::policy::{Opens, Policy, Refusal};
 use crate::tunnel_log::TunnelLog;
+use crate::usage::{Usage, UsageView};
 use crate::wanted::{Wanted, WantedFile};
 
 /// What people call a tunnel: its slot's number, or `t1`, `t2`, …
@@ -109,6 +110,7 @@ enum Command {
 pub struct SupervisorHandle {
     commands: mpsc::Sender<Command>,
     views: watch::Receiver<Vec<View>>,
+    usage: watch::Receiver<UsageView>,
 }
 
 /// The owner of all tunnels.
@@ -119,6 +121,7 @@ pub struct Supervisor {
     entries: BTreeMap<TunnelId, Entry>,
     next_ad_hoc: u32,
     opens: Opens,
+    usage: Usage,
     changed: Arc<Notify>,
     commands: mpsc::Receiver<Command>,
     views: watch::Sender<Vec<View>>,
@@ -142,11 +145,13 @@ impl Supervisor {
         policy: Arc<Policy>,
         settings: Settings,
         file: Option<WantedFile>,
+        usage: Usage,
     ) -> (Self, SupervisorHandle) {
         let (command_sender, commands) = mpsc::channel(SUPERVISOR_COMMANDS);
         let entry = |slot: &Slot| Entry::new(Some(slot.key.clone()), vec![slot.forward.clone()]);
         let entries = slots.iter().map(|slot| (TunnelId::Slot(slot.number), entry(slot))).collect();
         let (views, view_receiver) = watch::channel(Vec::new());
+        let usage_receiver = usage.view();
         let supervisor = Self {
             policy,
             settings,
@@ -154,12 +159,16 @@ impl Supervisor {
             entries,
             next_ad_hoc: 1,
             opens: Opens::default(),
+            usage,
             changed: Arc::new(Notify::new()),
             commands,
             views,
         };
         supervisor.publish();
-        (supervisor, SupervisorHandle { commands: command_sender, views: view_receiver })
+        (
+            supervisor,
+            SupervisorHandle { commands: command_sender, views: view_receiver, usage: usage_receiver },
+        )
     }
 
     /// Serves until it is told to shut down, or until nobody is left who could tell it anything.
@@ -193,6 +202,7 @@ impl Supervisor {
                 },
                 () = self.changed.notified() => self.reap(),
                 _ = disable_check.tick(), if anything_wanted => self.check_disabled(),
+                () = self.usage.due() => self.check_usage(),
             }
             self.publish();
         }
@@ -221,6 +231,9 @@ impl Supervisor {
             Source::Local { .. } => self.policy.check_enabled()?,
         }
         let expires = now + self.policy.lifetime(request.lifetime)?;
+        // The month may have turned since.
+        self.usage.look();
+        self.usage.check()?;
         let origin = request.source.origin();
 
         if let Some(id) = self.find_same(&request.what, &destination) {
@@ -370,6 +383,7 @@ impl Supervisor {
             self.start(wanted);
         }
         self.save();
+        self.usage.settle();
     }
 
     fn check_disabled(&mut self) {
@@ -377,10 +391,22 @@ impl Supervisor {
             return;
         }
         tracing::warn!(file = %self.policy.disable_file.display(), "remote-access-disabled");
+        self.end_all(Reason::Policy);
+    }
+
+    fn check_usage(&mut self) {
+        self.usage.look();
+        if self.usage.check().is_err() && self.entries.values().any(|entry| entry.wanted.is_some()) {
+            self.end_all(Reason::DataCap);
+        }
+    }
+
+    /// Nothing is wanted any more.
+    fn end_all(&mut self, reason: Reason) {
         for entry in self.entries.values_mut() {
             entry.wanted = None;
             if let Some(running) = &entry.running {
-                running.close(Reason::Policy);
+                running.close(reason);
             }
         }
         self.save();
@@ -390,10 +416,11 @@ impl Supervisor {
     fn restore(&mut self) {
         let Some(file) = &self.file else { return };
         for mut wanted in file.load() {
-            let allowed = self.policy.check_enabled().and_then(|()| match wanted.origin {
-                Origin::Ocpp => self.policy.check_allowed(&wanted.destination),
-                Origin::Local => Ok(()),
-            });
+            let allowed =
+                self.policy.check_enabled().and(self.usage.check()).and_then(|()| match wanted.origin {
+                    Origin::Ocpp => self.policy.check_allowed(&wanted.destination),
+                    Origin::Local => Ok(()),
+                });
             if let Err(refusal) = allowed {
                 tracing::warn!(slot = %wanted.id, server = %wanted.destination, why = %refusal, "tunnel-not-restored");
                 continue;
@@ -431,6 +458,7 @@ impl Supervisor {
         if tokio::time::timeout(SHUTDOWN, all).await.is_err() {
             tracing::warn!("shutdown-cut-short");
         }
+        self.usage.settle();
         self.publish();
     }
 
@@ -512,6 +540,12 @@ impl SupervisorHandle {
     #[must_use]
     pub fn views(&self) -> watch::Receiver<Vec<View>> {
         self.views.clone()
+    }
+
+    /// What the tunnels have carried this month.
+    #[must_use]
+    pub fn usage(&self) -> watch::Receiver<UsageView> {
+        self.usage.clone()
     }
 }
 

@@ -10,6 +10,7 @@
 //! - `ssh`: the SSH connection; the only module that names russh's types.
 //! - `stream`: the connection's socket: prompt while it shakes hands, reading ahead.
 //! - `pump`: the bytes of forwarded connections; `budget`: the memory that slow ones may take.
+//! - [`meter`]: what all tunnels carry together.
 //! - [`host_keys`], [`identity`]: whom we trust, and who we are.
 //! - [`limits`]: every bound.
 //!
@@ -24,6 +25,7 @@ pub mod forward;
 pub mod host_keys;
 pub mod identity;
 pub mod limits;
+pub mod meter;
 mod pump;
 mod queue;
 mod ssh;
@@ -36,6 +38,7 @@ pub use failure::{Failure, FailureKind};
 pub use forward::{Forward, LocalTarget, Remote};
 pub use host_keys::{HostKeyPolicy, HostKeys, Pin};
 pub use identity::Identity;
+pub use meter::Meter;
 pub use pump::Traffic;
 pub use state::{Plan, Reason, State};
 pub use task::{Notice, Settings, Status, TunnelHandle, spawn};

@@ -17,6 +17,7 @@ use crate::budget::{Budget, Share};
 use crate::destination::Host;
 use crate::forward::LocalTarget;
 use crate::limits::{BATCH, GATHER, LOCAL_CONNECT_TIMEOUT, READ_BYTES, REFUSALS_TOLD};
+use crate::meter::Meter;
 use crate::queue::Queue;
 use crate::ssh::{ChannelWriter, Opened};
 
@@ -29,9 +30,15 @@ pub struct Traffic {
     stalled: AtomicU64,
     told: AtomicU32,
     changed: Notify,
+    meter: Arc<Meter>,
 }
 
 impl Traffic {
+    /// Counters of a new tunnel, which also shows on the device's meter.
+    pub(crate) fn new(meter: Arc<Meter>) -> Self {
+        Self { meter, ..Self::default() }
+    }
+
     /// Bytes from the server to local services.
     #[must_use]
     pub fn bytes_in(&self) -> u64 {
@@ -196,6 +203,7 @@ impl Local {
 
     /// Data from the channel. Waits only while the tunnel's budget is spent.
     pub(crate) async fn receive(&self, data: &[u8]) {
+        self.traffic.meter.add(data.len());
         self.share.take(data.len()).await;
         let mut inbound = self.inbound();
         if inbound.over {
@@ -323,6 +331,7 @@ async fn outbound(local: &TcpStream, writer: &ChannelWriter, traffic: &Traffic) 
             Ok(read) => {
                 writer.send(buffer.split().freeze()).await?;
                 traffic.bytes_out.fetch_add(read as u64, Ordering::Relaxed);
+                traffic.meter.add(read);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => buffer = BytesMut::new(),
             Err(error) => return Err(error),
@@ -374,6 +383,7 @@ mod tests {
                 .all(|(number, piece)| piece.iter().all(|byte| *byte == number as u8))
         );
         assert_eq!(local.traffic.bytes_in(), all.len() as u64);
+        assert_eq!(local.traffic.meter.bytes(), all.len() as u64);
     }
 
     #[tokio::test]

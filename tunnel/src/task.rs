@@ -22,6 +22,7 @@ use crate::forward::Forward;
 use crate::host_keys::{HostKeys, Trusted};
 use crate::identity::Identity;
 use crate::limits::LEAST_BUFFER_BYTES;
+use crate::meter::Meter;
 use crate::pump::Traffic;
 use crate::ssh::{Session, SessionSettings};
 use crate::state::{Action, Input, Plan, Reason, State, Timing, Tunnel};
@@ -49,6 +50,8 @@ pub struct Settings {
     ///
     /// [`LEAST_BUFFER_BYTES`]: crate::limits::LEAST_BUFFER_BYTES
     pub buffer_bytes: usize,
+    /// Shows what all tunnels with these settings carry.
+    pub meter: Arc<Meter>,
 }
 
 /// What is known of a tunnel at a moment.
@@ -105,7 +108,7 @@ pub fn spawn(
     observer: impl FnMut(Notice<'_>) + Send + 'static,
 ) -> TunnelHandle {
     let (wish, receiver) = watch::channel(Wish { expires: plan.expires, close: None });
-    let traffic = Arc::new(Traffic::default());
+    let traffic = Arc::new(Traffic::new(settings.meter.clone()));
     let driver = Driver::new(plan, settings, receiver, traffic.clone(), Box::new(observer));
     let task = tokio::spawn(async move {
         if let Some(predecessor) = predecessor {

@@ -165,10 +165,11 @@ fn progress(view: &View) -> Option<(State, String)> {
             let state = format!("down: {error}\n  next try in {wait} s; {}", advice::for_failure(error.kind));
             opened(&id, &server, &state, &[])
         }
-        State::Closed(reason) => match (&status.last_error, advice::for_reason(reason)) {
+        State::Closed(reason) => match (advice::fatal(status), advice::for_reason(reason)) {
             (Some(error), Some(cure)) => {
                 opened(&id, &server, &format!("closed ({reason}): {error}\n  try: {cure}"), &[])
             }
+            (None, Some(cure)) => opened(&id, &server, &format!("closed ({reason})\n  try: {cure}"), &[]),
             _ => opened(&id, &server, &format!("closed ({reason})"), &[]),
         },
         _ => return None,

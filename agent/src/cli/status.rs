@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::args::Status;
 use super::load;
 use super::words::{colours, journal_lines, say, unexpected};
+use crate::bytes;
 use crate::control::client::ask;
 use crate::control::protocol::{Answer, Problem, Request};
 use crate::exit::Exit;
@@ -50,6 +51,7 @@ fn for_people(document: &Value, colour: bool) -> String {
     if let Some(error) = document["ocpp"]["last_error"].as_str() {
         lines.push(format!("     last error: {error}"));
     }
+    lines.extend(month_line(&document["month"]));
     for tunnel in document["tunnels"].as_array().into_iter().flatten() {
         lines.extend(tunnel_lines(tunnel));
     }
@@ -66,6 +68,19 @@ fn ocpp_line(ocpp: &Value) -> String {
         ocpp["profile"].as_u64().map_or_else(String::new, |profile| format!(", security profile {profile}"));
     format!("ocpp {state} since {since}: {}{profile}", text(&ocpp["url"]))
 }
+
+/// What the tunnels have carried; an agent of an earlier version doesn't tell.
+fn month_line(month: &Value) -> Option<String> {
+    let used = bytes::words(month["bytes"].as_u64()?);
+    let name = month["name"].as_str().map_or_else(|| "this month".into(), |name| format!("month {name}"));
+    Some(match month["cap"].as_u64() {
+        Some(cap) => format!("{name}: {used} of {}", bytes::words(cap)),
+        None => format!("{name}: {used}"),
+    })
+}
+
+/// The notice ten minutes before a tunnel's end.
+const ENDS_SOON: &str = ", which is soon: open it again to keep it";
 
 fn tunnel_lines(tunnel: &Value) -> Vec<String> {
     let (id, state) = (text(&tunnel["id"]), text(&tunnel["state"]));
@@ -103,7 +118,8 @@ fn tunnel_lines(tunnel: &Value) -> Vec<String> {
     ];
     for (name, words) in notes {
         if let Some(value) = tunnel[name].as_str() {
-            lines.push(format!("     {words} {value}"));
+            let soon = if name == "expires" && tunnel["ends_soon"] == true { ENDS_SOON } else { "" };
+            lines.push(format!("     {words} {value}{soon}"));
         }
     }
     lines
@@ -132,6 +148,7 @@ mod tests {
             "agent": {"version": "0.1.0", "since": "2026-11-21T10:00:00Z"},
             "clock": "synced",
             "ocpp": {"mode": "direct", "state": "accepted", "url": "wss://csms/ocpp", "profile": 2, "since": "2026-11-21T10:00:01Z", "last_error": null},
+            "month": {"name": "2026-11", "bytes": 12_345_678, "cap": 500_000_000},
             "tunnels": [
                 {"id": "1", "slot": 1, "key": "InvokeCustomScript1", "state": state, "reason": null, "server": "ops@gw",
                  "forwards": [{"remote": "localhost:1111", "local": "127.0.0.1:22"}], "since": "2026-11-21T10:00:02Z",
@@ -148,11 +165,24 @@ mod tests {
             text,
             "agent 0.1.0 running since 2026-11-21T10:00:00Z\n\
              ocpp accepted since 2026-11-21T10:00:01Z: wss://csms/ocpp, security profile 2\n\
+             month 2026-11: 12.3 MB of 500 MB\n\
              1    up since 2026-11-21T10:00:02Z: ops@gw  [InvokeCustomScript1]\n     \
              localhost:1111 -> 127.0.0.1:22\n     \
              1 connections open, 2 bytes in, 3 bytes out\n     \
              until 2026-11-21T18:00:02Z\n     \
              last error: a\nb"
+        );
+    }
+
+    #[test]
+    fn people_are_told_of_an_end_that_is_near() {
+        let mut document = document("up");
+        assert!(!for_people(&document, false).contains("soon"));
+        document["tunnels"][0]["ends_soon"] = true.into();
+        let text = for_people(&document, false);
+        assert!(
+            text.contains("until 2026-11-21T18:00:02Z, which is soon: open it again to keep it"),
+            "{text}"
         );
     }
 

@@ -82,6 +82,38 @@ impl<'de> Visitor<'de> for UrlsVisitor {
     }
 }
 
+/// An amount of data.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub(super) enum Bytes {
+    Number(i64),
+    Text(String),
+}
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(BytesVisitor)
+    }
+}
+
+struct BytesVisitor;
+
+impl Visitor<'_> for BytesVisitor {
+    type Value = Bytes;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number of bytes, or a string like \"500MB\" or \"2GiB\"")
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Bytes, E> {
+        Ok(Bytes::Number(number))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Bytes, E> {
+        Ok(Bytes::Text(text.to_owned()))
+    }
+}
+
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Ssh {
@@ -115,6 +147,7 @@ pub(super) struct Policy {
     pub(super) opens_per_hour: u32,
     pub(super) max_connections: Spanned<usize>,
     pub(super) buffer_bytes: Spanned<usize>,
+    pub(super) monthly_bytes: Spanned<Bytes>,
     pub(super) disable_file: PathBuf,
 }
 
@@ -207,6 +240,7 @@ impl Default for Policy {
             opens_per_hour: 10,
             max_connections: unwritten(1024usize),
             buffer_bytes: unwritten(8usize << 20),
+            monthly_bytes: unwritten(Bytes::Number(0)),
             disable_file: "/etc/ocpp-tunnel/disabled".into(),
         }
     }

@@ -18,8 +18,9 @@ use reverse_tunnel::{Forward, HostKeyPolicy, Pin};
 use toml::Spanned;
 use tracing::level_filters::LevelFilter;
 
-use self::file::{File, Urls};
-use crate::limits::{CONFIG_BYTES, IDENTITY_BYTES, PATTERNS, SLOT_KEY_CHARACTERS, SLOTS};
+use self::file::{Bytes, File, Urls};
+use crate::bytes::{self, AmountError};
+use crate::limits::{CONFIG_BYTES, IDENTITY_BYTES, MONTHLY_BYTES, PATTERNS, SLOT_KEY_CHARACTERS, SLOTS};
 use crate::policy::{Pattern, Policy};
 
 /// Where the configuration is unless `--config` says otherwise.
@@ -506,8 +507,27 @@ fn policy(policy: &file::Policy) -> Result<Policy, Invalid> {
         opens_per_hour: policy.opens_per_hour,
         max_connections,
         buffer_bytes,
+        monthly_bytes: monthly_bytes(&policy.monthly_bytes)?,
         disable_file: policy.disable_file.clone(),
     })
+}
+
+/// `None` for 0: no cap.
+fn monthly_bytes(written: &Spanned<Bytes>) -> Result<Option<u64>, Invalid> {
+    let (amount, text) = match written.get_ref() {
+        Bytes::Number(number) => (u64::try_from(*number).map_err(|_| AmountError), number.to_string()),
+        Bytes::Text(text) => (bytes::parse(text), format!("{text:?}")),
+    };
+    let amount = amount.map_err(|error| {
+        let text =
+            format!("policy.monthly_bytes {text}: {error}; write for example \"500MB\", or 0 for no cap");
+        Invalid::value(written, text)
+    })?;
+    if amount > MONTHLY_BYTES {
+        let text = format!("policy.monthly_bytes {text} is more than 1000TB; write 0 for no cap");
+        return Err(Invalid::value(written, text));
+    }
+    Ok(Some(amount).filter(|amount| *amount > 0))
 }
 
 fn log(log: &file::Log) -> Result<Log, Invalid> {

@@ -97,6 +97,30 @@ fn errors_name_line_column_and_cure() {
 }
 
 #[test]
+fn the_month_is_capped_in_bytes_or_in_words() {
+    let cap = |value: &str| {
+        parse(&format!("ocpp.mode = \"off\"\npolicy.monthly_bytes = {value}")).map(|c| c.policy.monthly_bytes)
+    };
+    for (value, expected) in [
+        ("0", None),
+        ("\"0\"", None),
+        ("1234", Some(1234)),
+        ("\"500MB\"", Some(500_000_000)),
+        ("\"2GiB\"", Some(2 << 30)),
+    ] {
+        assert_eq!(cap(value), Ok(expected), "{value}");
+    }
+    for value in ["-1", "\"much\"", "\"500Mb\"", "\"1001TB\"", "1.5", "true"] {
+        let error = cap(value).unwrap_err();
+        assert!(
+            error.starts_with("c.toml:2:24: ") && error.contains("500MB") | error.contains("no cap"),
+            "{error}"
+        );
+    }
+    assert_eq!(parse(MINIMAL).unwrap().policy.monthly_bytes, None);
+}
+
+#[test]
 fn scripts_are_called_by_the_number_in_their_key() {
     let script = |key: &str| format!("[[script]]\nkey = \"{key}\"\nremote = \"1\"\nlocal = \"a:1\"\n");
     let config =

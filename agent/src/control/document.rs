@@ -3,11 +3,13 @@
 use std::time::Instant;
 
 use ocpp_bridge::LinkStatus;
+use reverse_tunnel::limits::NOTICE;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::clock;
 use crate::supervisor::View;
+use crate::usage::UsageView;
 
 /// The parts of an agent that can be looked at.
 #[derive(Clone, Debug)]
@@ -20,6 +22,8 @@ pub struct Observed {
     pub ocpp: Option<watch::Receiver<LinkStatus>>,
     /// The tunnels.
     pub views: watch::Receiver<Vec<View>>,
+    /// What they have carried this month.
+    pub usage: watch::Receiver<UsageView>,
 }
 
 impl Observed {
@@ -35,7 +39,17 @@ impl Observed {
             },
             "clock": if clock::is_set() { "synced" } else { "unset" },
             "ocpp": self.ocpp(),
+            "month": self.month(),
             "tunnels": self.views.borrow().iter().map(tunnel).collect::<Vec<_>>(),
+        })
+    }
+
+    fn month(&self) -> Value {
+        let usage = self.usage.borrow();
+        json!({
+            "name": usage.month.map(|month| month.to_string()),
+            "bytes": usage.bytes(),
+            "cap": usage.cap,
         })
     }
 
@@ -81,9 +95,16 @@ fn tunnel(view: &View) -> Value {
         "bytes_in": traffic.map_or(0, |traffic| traffic.bytes_in()),
         "bytes_out": traffic.map_or(0, |traffic| traffic.bytes_out()),
         "stalled": traffic.map_or(0, |traffic| traffic.stalled()),
+        "ends_soon": ends_soon(view),
         "retry_at": status.and_then(|status| status.retry_at).map(wall),
         "last_error": status.and_then(|status| status.last_error.as_ref()).map(|error| error.text.clone()),
         "host_key": status.and_then(|status| status.host_key.as_ref()).map(|key| key.fingerprint.clone()),
         "refused": view.refusal,
     })
+}
+
+/// Does a wanted tunnel end within ten minutes unless it is asked for again?
+fn ends_soon(view: &View) -> bool {
+    let expires = view.status.as_ref().filter(|_| view.wanted.is_some()).and_then(|status| status.expires);
+    expires.is_some_and(|expires| expires.saturating_duration_since(Instant::now()) <= NOTICE)
 }

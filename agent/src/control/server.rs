@@ -184,7 +184,10 @@ impl Client {
             ));
         }
         let reason = state.reason().map_or_else(String::new, |reason| format!(": {reason}"));
-        Answer::Error(Problem::new(Exit::NotUp, format!("tunnel {id} is closed{reason}"), "open it again"))
+        let exit =
+            state.reason().map(Exit::for_reason).filter(|exit| *exit != Exit::Ok).unwrap_or(Exit::NotUp);
+        let cure = state.reason().and_then(advice::for_reason).unwrap_or("open it again");
+        Answer::Error(Problem::new(exit, format!("tunnel {id} is closed{reason}"), cure))
     }
 
     fn opened(&self, id: TunnelId) -> Answer {
