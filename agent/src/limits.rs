@@ -12,6 +12,8 @@ pub const IDENTITY_BYTES: usize = 255;
 pub const SLOTS: usize = 16;
 /// Characters of a slot's key: with `Status` behind it, it still fits OCPP's 50.
 pub const SLOT_KEY_CHARACTERS: usize = 44;
+/// The highest rate of opens over OCPP in an hour: so many moments are remembered.
+pub const OPENS_PER_HOUR: u32 = 10_000;
 /// Patterns in the allow-list.
 pub const PATTERNS: usize = 256;
 /// Tunnels at once that were opened with forwards of their own.

@@ -461,7 +461,8 @@ mod tests {
         let refused = opens.check(2, start + Duration::from_secs(60 * 59));
         assert_eq!(refused, Err(Refusal::TooMany { limit: 2, again_in: Duration::from_secs(60) }));
         assert_eq!(opens.check(2, start + HOUR), Ok(()));
-        assert!(Opens::default().check(0, start).is_err());
+        let never = Opens::default().check(0, start).unwrap_err();
+        assert_eq!(never.cure(), "raise policy.opens_per_hour", "waiting would not help");
     }
 
     proptest! {

@@ -434,6 +434,8 @@ impl Supervisor {
                     self.entries.insert(wanted.id, Entry::new(None, wanted.forwards.clone()));
                 }
             }
+            // The configuration may allow less time now.
+            wanted.expires = wanted.expires.min(Instant::now() + self.policy.max_duration);
             tracing::info!(slot = %wanted.id, server = %wanted.destination, "tunnel-restored");
             self.start(wanted);
         }

@@ -20,7 +20,9 @@ use tracing::level_filters::LevelFilter;
 
 use self::file::{Bytes, File, Urls};
 use crate::bytes::{self, AmountError};
-use crate::limits::{CONFIG_BYTES, IDENTITY_BYTES, MONTHLY_BYTES, PATTERNS, SLOT_KEY_CHARACTERS, SLOTS};
+use crate::limits::{
+    CONFIG_BYTES, IDENTITY_BYTES, MONTHLY_BYTES, OPENS_PER_HOUR, PATTERNS, SLOT_KEY_CHARACTERS, SLOTS,
+};
 use crate::policy::{Pattern, Policy};
 
 /// Where the configuration is unless `--config` says otherwise.
@@ -499,12 +501,17 @@ fn policy(policy: &file::Policy) -> Result<Policy, Invalid> {
         let text = format!("policy.buffer_bytes is {buffer_bytes}; use {LEAST_BUFFER_BYTES} to {}", 1 << 30);
         return Err(Invalid::value(&policy.buffer_bytes, text));
     }
+    let opens_per_hour = *policy.opens_per_hour.get_ref();
+    if opens_per_hour > OPENS_PER_HOUR {
+        let text = format!("policy.opens_per_hour is {opens_per_hour}; use 0 to {OPENS_PER_HOUR}");
+        return Err(Invalid::value(&policy.opens_per_hour, text));
+    }
     Ok(Policy {
         allow: allow.collect::<Result<_, _>>()?,
         minimum_security_profile,
         max_duration: duration(&policy.max_duration, "policy.max_duration", Duration::from_secs(1))?,
         idle_timeout: duration(&policy.idle_timeout, "policy.idle_timeout", Duration::ZERO)?,
-        opens_per_hour: policy.opens_per_hour,
+        opens_per_hour,
         max_connections,
         buffer_bytes,
         monthly_bytes: monthly_bytes(&policy.monthly_bytes)?,
