@@ -331,6 +331,8 @@ async fn mistakes_in_the_configuration_are_named_with_their_place() {
         ("host_keys = [", "host_keys = ['nonsense', ", "nonsense"),
         ("[log]\n", "[log]\nlevel = \n", ""),
         ("[log]\n", "[logs]\n", "logs"),
+        ("[log]\n", "[bridge]\n[log]\n", "bridge"),
+        ("state_dir = '", "state_dir = 'state", "state"),
     ];
     for (old, new, named) in cases {
         let bad = good.replacen(old, new, 1);
@@ -353,6 +355,17 @@ async fn mistakes_in_the_configuration_are_named_with_their_place() {
         let run = rig.agent.cli(&["run"]).await;
         assert_eq!(run.code, Some(78), "{new}: {run:?}");
     }
+
+    // What only a look at the disk tells.
+    std::fs::write(rig.agent.directory().join("file"), "").unwrap();
+    let state_dir = rig.agent.state_dir().display().to_string();
+    rig.agent.configure(&good.replace(&state_dir, &format!("{}/file", rig.agent.directory().display())));
+    let checked = rig.agent.cli(&["config", "check"]).await;
+    assert_eq!(checked.code, Some(78), "{checked:?}");
+    assert!(
+        checked.stderr.contains(":1:13: state_dir") && checked.stderr.contains("not a directory"),
+        "{checked:?}"
+    );
 
     let without_url: String =
         good.lines().filter(|line| !line.starts_with("url =")).flat_map(|l| [l, "\n"]).collect();

@@ -46,6 +46,23 @@ async fn a_shim_needs_neither_an_agent_nor_a_csms() {
 }
 
 #[tokio::test]
+async fn a_shim_without_a_configuration_names_what_it_does_read() {
+    let csms = Csms::start(Options::default()).await;
+    let rig = Rig::unstarted(csms, |setup| setup).await;
+    std::fs::remove_file(rig.agent.config_path()).unwrap();
+    let shim = rig.agent.shim(1, &[&rig.sshd.destination()]).await;
+    assert_eq!(shim.code, Some(0), "{shim:?}");
+    assert!(shim.stderr.contains("/etc/ocpp-tunnel/config.toml: doesn't exist"), "{shim:?}");
+    assert!(shim.stderr.contains("OCPP_TUNNEL_CONFIG") && !shim.stderr.contains("--config"), "{shim:?}");
+    // The others are told of the option that they have.
+    let status = rig.agent.cli(&["status"]).await;
+    assert_eq!(status.code, Some(78), "{status:?}");
+    assert!(status.stderr.contains("--config FILE"), "{status:?}");
+    // So that what is printed when this story fails can be printed.
+    rig.agent.configure("");
+}
+
+#[tokio::test]
 async fn hostile_arguments_start_nothing_and_are_logged() {
     let rig = Rig::start().await;
     let destination = rig.sshd.destination();

@@ -20,7 +20,7 @@ use clap::error::ErrorKind;
 
 use self::args::{Arguments, Command};
 use crate::agent::StartError;
-use crate::config::{Config, DEFAULT_PATH};
+use crate::config::{Config, ConfigError, DEFAULT_PATH};
 use crate::control::protocol::Problem;
 use crate::exit::Exit;
 use crate::service::privileges;
@@ -53,9 +53,16 @@ pub fn main() -> Exit {
     result.unwrap_or_else(|problem| words::complain(&problem))
 }
 
+const OTHER_FILE: &str = "name another one with --config FILE";
+
 /// Loads the configuration.
 fn load(path: &Path) -> Result<Config, Problem> {
-    Config::load(path).map_err(|error| Problem::new(Exit::Config, error.to_string(), ""))
+    Config::load(path).map_err(|error| problem_of(&error, OTHER_FILE))
+}
+
+/// A mistake in the configuration; `other_file` is how this command is told of another file.
+fn problem_of(error: &ConfigError, other_file: &str) -> Problem {
+    Problem::new(Exit::Config, error.to_string(), if error.is_missing() { other_file } else { "" })
 }
 
 /// Gives up root, if need be, before state is touched.

@@ -10,6 +10,7 @@ use reverse_tunnel::Destination;
 
 use super::args::Open;
 use super::open::{in_background, request};
+use super::problem_of;
 use super::words::{complain, remark};
 use crate::config::{Config, DEFAULT_PATH, Log};
 use crate::control::client::{ClientError, ask};
@@ -44,7 +45,12 @@ pub(super) fn main(script: u8, arguments: &[OsString]) -> Exit {
         return Exit::Ok;
     };
     let result = config
-        .map_err(|error| Problem::new(Exit::Config, error.to_string(), ""))
+        .map_err(|error| {
+            // A script takes no option that could name one.
+            let other_file =
+                format!("make it, or name another one in the environment variable {CONFIG_VARIABLE}");
+            problem_of(&error, &other_file)
+        })
         .and_then(|config| trigger(path, &config, script, destination));
     if let Err(problem) = result {
         tracing::error!(script, why = problem.text, cure = problem.cure, "script-failed");

@@ -3,7 +3,7 @@
 //! Nothing here is judged beyond its TOML type; `super` turns it into validated types.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -13,8 +13,8 @@ use toml::Spanned;
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct File {
-    pub(super) state_dir: PathBuf,
-    pub(super) runtime_dir: PathBuf,
+    pub(super) state_dir: Spanned<PathBuf>,
+    pub(super) runtime_dir: Spanned<PathBuf>,
     pub(super) ocpp: Spanned<Ocpp>,
     pub(super) ssh: Ssh,
     pub(super) policy: Policy,
@@ -32,12 +32,12 @@ pub(super) struct Ocpp {
     pub(super) identity_file: Option<Spanned<PathBuf>>,
     pub(super) security_profile: Spanned<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) authorization_key_file: Option<PathBuf>,
+    pub(super) authorization_key_file: Option<Spanned<PathBuf>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) ca_file: Option<PathBuf>,
-    pub(super) ping_interval: Spanned<String>,
-    pub(super) backoff_minimum: Spanned<String>,
-    pub(super) backoff_random: Spanned<String>,
+    pub(super) ca_file: Option<Spanned<PathBuf>>,
+    pub(super) ping_interval: Spanned<Time>,
+    pub(super) backoff_minimum: Spanned<Time>,
+    pub(super) backoff_random: Spanned<Time>,
     pub(super) backoff_doublings: u32,
     pub(super) boot_on_reconnect: bool,
     pub(super) vendor: Spanned<String>,
@@ -82,6 +82,37 @@ impl<'de> Visitor<'de> for UrlsVisitor {
     }
 }
 
+/// A time in words. By hand, so that who writes a number there is told what to write.
+#[derive(Clone, Debug, Serialize)]
+#[serde(transparent)]
+pub(super) struct Time(pub(super) String);
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(TimeVisitor)
+    }
+}
+
+struct TimeVisitor;
+
+impl Visitor<'_> for TimeVisitor {
+    type Value = Time;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string like \"60s\", \"15m\" or \"8h\"")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Time, E> {
+        Ok(Time(text.to_owned()))
+    }
+}
+
+impl From<&str> for Time {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
 /// An amount of data.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
@@ -118,15 +149,15 @@ impl Visitor<'_> for BytesVisitor {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Ssh {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) identity_file: Option<PathBuf>,
+    pub(super) identity_file: Option<Spanned<PathBuf>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) known_hosts_file: Option<PathBuf>,
+    pub(super) known_hosts_file: Option<Spanned<PathBuf>>,
     pub(super) host_keys: Vec<Spanned<String>>,
     pub(super) host_key_policy: Spanned<String>,
-    pub(super) keepalive_interval: Spanned<String>,
+    pub(super) keepalive_interval: Spanned<Time>,
     pub(super) keepalive_max: Spanned<u32>,
-    pub(super) backoff_minimum: Spanned<String>,
-    pub(super) backoff_maximum: Spanned<String>,
+    pub(super) backoff_minimum: Spanned<Time>,
+    pub(super) backoff_maximum: Spanned<Time>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -142,19 +173,19 @@ pub(super) struct Script {
 pub(super) struct Policy {
     pub(super) allow_destinations: Vec<Spanned<String>>,
     pub(super) minimum_security_profile: Spanned<u8>,
-    pub(super) max_duration: Spanned<String>,
-    pub(super) idle_timeout: Spanned<String>,
+    pub(super) max_duration: Spanned<Time>,
+    pub(super) idle_timeout: Spanned<Time>,
     pub(super) opens_per_hour: Spanned<u32>,
     pub(super) max_connections: Spanned<usize>,
     pub(super) buffer_bytes: Spanned<usize>,
     pub(super) monthly_bytes: Spanned<Bytes>,
-    pub(super) disable_file: PathBuf,
+    pub(super) disable_file: Spanned<PathBuf>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Log {
-    pub(super) syslog: String,
+    pub(super) syslog: Spanned<String>,
     pub(super) level: Spanned<String>,
 }
 
@@ -166,8 +197,8 @@ fn unwritten<T>(value: impl Into<T>) -> Spanned<T> {
 impl File {
     /// Fills in the paths that follow `state_dir`.
     pub(super) fn complete(&mut self) {
-        let state_dir = self.state_dir.clone();
-        let below = |name: &str| Some(Path::new(&state_dir).join(name));
+        let state_dir = self.state_dir.get_ref().clone();
+        let below = |name: &str| Some(unwritten(state_dir.join(name)));
         self.ssh.identity_file = self.ssh.identity_file.take().or_else(|| below("id_ed25519"));
         self.ssh.known_hosts_file = self.ssh.known_hosts_file.take().or_else(|| below("known_hosts"));
     }
@@ -181,8 +212,8 @@ impl Default for File {
             local: unwritten(format!("127.0.0.1:{local}")),
         };
         Self {
-            state_dir: "/var/lib/ocpp-tunnel".into(),
-            runtime_dir: "/run/ocpp-tunnel".into(),
+            state_dir: unwritten("/var/lib/ocpp-tunnel"),
+            runtime_dir: unwritten("/run/ocpp-tunnel"),
             ocpp: unwritten(Ocpp::default()),
             ssh: Ssh::default(),
             policy: Policy::default(),
@@ -241,13 +272,13 @@ impl Default for Policy {
             max_connections: unwritten(1024usize),
             buffer_bytes: unwritten(8usize << 20),
             monthly_bytes: unwritten(Bytes::Number(0)),
-            disable_file: "/etc/ocpp-tunnel/disabled".into(),
+            disable_file: unwritten("/etc/ocpp-tunnel/disabled"),
         }
     }
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Self { syslog: "/dev/log".into(), level: unwritten("info") }
+        Self { syslog: unwritten("/dev/log"), level: unwritten("info") }
     }
 }

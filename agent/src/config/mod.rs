@@ -3,26 +3,25 @@
 //! Every error names the file, the line and the column, what is wrong there and the cure. Secrets are not read here:
 //! the command line loads the configuration too, for users who may not see them.
 
+mod check;
+mod error;
 mod file;
 
-use std::fmt;
 use std::fs;
-use std::io::Read;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ocpp_bridge::{Access, Backoff, Registry, Url};
 use reverse_tunnel::limits::LEAST_BUFFER_BYTES;
-use reverse_tunnel::{Forward, HostKeyPolicy, Pin};
+use reverse_tunnel::{Forward, HostKeyPolicy, Pin, Remote};
 use toml::Spanned;
 use tracing::level_filters::LevelFilter;
 
-use self::file::{Bytes, File, Urls};
+pub use self::error::ConfigError;
+use self::error::{Invalid, from_parser, read};
+use self::file::{Bytes, File, Time, Urls};
 use crate::bytes::{self, AmountError};
-use crate::limits::{
-    CONFIG_BYTES, IDENTITY_BYTES, MONTHLY_BYTES, OPENS_PER_HOUR, PATTERNS, SLOT_KEY_CHARACTERS, SLOTS,
-};
+use crate::limits::{IDENTITY_BYTES, MONTHLY_BYTES, OPENS_PER_HOUR, PATTERNS, SLOT_KEY_CHARACTERS, SLOTS};
 use crate::policy::{Pattern, Policy};
 
 /// Where the configuration is unless `--config` says otherwise.
@@ -120,37 +119,18 @@ pub struct Log {
     pub level: LevelFilter,
 }
 
-/// What is wrong with a configuration file, and where.
-#[derive(Debug)]
-pub struct ConfigError {
-    path: PathBuf,
-    /// Line and column from 1.
-    place: Option<(usize, usize)>,
-    text: String,
-}
-
 impl Config {
     /// Reads and validates a file.
     ///
     /// # Errors
     /// The file can't be read, isn't TOML, has an unknown key, a wrong type or an impossible combination.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let unreadable = |error: std::io::Error| ConfigError {
-            path: path.to_owned(),
-            place: None,
-            text: format!("can't be read: {error}; name another one with --config FILE"),
-        };
-        let mut source = String::new();
-        let file = fs::File::open(path).map_err(unreadable)?;
-        file.take(CONFIG_BYTES).read_to_string(&mut source).map_err(unreadable)?;
-        Self::parse(path, &source)
+        Self::parse(path, &read(path)?)
     }
 
     fn parse(path: &Path, source: &str) -> Result<Self, ConfigError> {
-        let mut file: File = toml::from_str(source).map_err(|error: toml::de::Error| {
-            let message = error.message().trim().replace('\n', " ");
-            Invalid::at(error.span(), message).in_file(path, source)
-        })?;
+        let mut file: File = toml::from_str(source)
+            .map_err(|error: toml::de::Error| from_parser(&error).in_file(path, source))?;
         file.complete();
         Self::validate(file).map_err(|invalid| invalid.in_file(path, source))
     }
@@ -159,8 +139,8 @@ impl Config {
         let slots = slots(&file.script)?;
         let (ocpp, identity) = ocpp(&file.ocpp)?;
         Ok(Self {
-            state_dir: file.state_dir.clone(),
-            runtime_dir: file.runtime_dir.clone(),
+            state_dir: absolute(&file.state_dir, "state_dir")?,
+            runtime_dir: absolute(&file.runtime_dir, "runtime_dir")?,
             ocpp,
             identity,
             ssh: ssh(&file.ssh)?,
@@ -208,32 +188,6 @@ impl Config {
     #[must_use]
     pub fn control_socket(&self) -> PathBuf {
         self.runtime_dir.join("control.sock")
-    }
-}
-
-/// Something wrong at a place that isn't a line and column yet.
-struct Invalid {
-    span: Option<Range<usize>>,
-    text: String,
-}
-
-impl Invalid {
-    fn at(span: Option<Range<usize>>, text: impl Into<String>) -> Self {
-        Self { span, text: text.into() }
-    }
-
-    fn value<T>(value: &Spanned<T>, text: impl Into<String>) -> Self {
-        Self::at(Some(value.span()), text)
-    }
-
-    fn in_file(self, path: &Path, source: &str) -> ConfigError {
-        let place = self.span.map(|span| {
-            let before = source.get(..span.start).unwrap_or_default();
-            let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-            let column = before.get(line_start..).unwrap_or_default().chars().count() + 1;
-            (before.matches('\n').count() + 1, column)
-        });
-        ConfigError { path: path.to_owned(), place: place.or(Some((1, 1))), text: self.text }
     }
 }
 
@@ -294,8 +248,8 @@ fn ocpp(written: &Spanned<file::Ocpp>) -> Result<(Option<Ocpp>, Option<String>),
         urls,
         identity: identity.clone(),
         security_profile: profile,
-        authorization_key_file: ocpp.authorization_key_file.clone(),
-        ca_file: ocpp.ca_file.clone(),
+        authorization_key_file: optional_path(&ocpp.authorization_key_file, "ocpp.authorization_key_file")?,
+        ca_file: optional_path(&ocpp.ca_file, "ocpp.ca_file")?,
         ping_interval: duration(&ocpp.ping_interval, "ocpp.ping_interval", Duration::ZERO)?,
         backoff: Backoff {
             minimum: duration(&ocpp.backoff_minimum, "ocpp.backoff_minimum", MOMENT)?,
@@ -318,8 +272,8 @@ fn identity(ocpp: &file::Ocpp) -> Result<Option<String>, Invalid> {
         (None, "") => return Ok(None),
         (None, identity) => (identity.to_owned(), ocpp.identity.span()),
         (Some(file), "") => {
-            let path = file.get_ref();
-            let text = fs::read_to_string(path).map_err(|error| {
+            let path = absolute(file, "ocpp.identity_file")?;
+            let text = fs::read_to_string(&path).map_err(|error| {
                 let text = format!(
                     "can't read ocpp.identity_file {}: {error}; put the identity there",
                     path.display()
@@ -404,15 +358,20 @@ fn ssh(ssh: &file::Ssh) -> Result<Ssh, Invalid> {
     let backoff_minimum = duration(&ssh.backoff_minimum, "ssh.backoff_minimum", MOMENT)?;
     let backoff_maximum = duration(&ssh.backoff_maximum, "ssh.backoff_maximum", MOMENT)?;
     if backoff_maximum < backoff_minimum {
-        return Err(Invalid::value(
-            &ssh.backoff_maximum,
-            "ssh.backoff_maximum is below ssh.backoff_minimum; raise it",
-        ));
+        // One of them may be the default, which stands nowhere.
+        let minimum_is_written = !ssh.backoff_minimum.span().is_empty();
+        let place = if minimum_is_written { &ssh.backoff_minimum } else { &ssh.backoff_maximum };
+        let text = format!(
+            "ssh.backoff_minimum {:?} is above ssh.backoff_maximum {:?}; lower the one, or raise the other",
+            ssh.backoff_minimum.get_ref().0,
+            ssh.backoff_maximum.get_ref().0
+        );
+        return Err(Invalid::value(place, text));
     }
     Ok(Ssh {
         // `File::complete` has filled both in.
-        identity_file: ssh.identity_file.clone().unwrap_or_default(),
-        known_hosts_file: ssh.known_hosts_file.clone().unwrap_or_default(),
+        identity_file: optional_path(&ssh.identity_file, "ssh.identity_file")?.unwrap_or_default(),
+        known_hosts_file: optional_path(&ssh.known_hosts_file, "ssh.known_hosts_file")?.unwrap_or_default(),
         host_keys: host_keys.collect::<Result<_, _>>()?,
         host_key_policy,
         keepalive_interval,
@@ -463,9 +422,22 @@ fn slots(scripts: &[file::Script]) -> Result<Vec<Slot>, Invalid> {
                 )
             })?,
         };
+        if let Some(other) = slots.iter().find(|slot| is_same_place(&slot.forward.remote, &forward.remote)) {
+            let text = format!(
+                "script.remote {:?} is also that of {:?}, and a server has each only once; choose another one",
+                script.remote.get_ref(),
+                other.key
+            );
+            return Err(Invalid::value(&script.remote, text));
+        }
         slots.push(Slot { number, key: key.clone(), forward });
     }
     Ok(slots)
+}
+
+/// Would two tunnels to one server be in each other's way? Where the server chooses the port, they wouldn't.
+fn is_same_place(one: &Remote, other: &Remote) -> bool {
+    one == other && !matches!(one, Remote::Tcp { port: 0, .. })
 }
 
 /// The number that a key ends with, 1 to 255.
@@ -515,7 +487,7 @@ fn policy(policy: &file::Policy) -> Result<Policy, Invalid> {
         max_connections,
         buffer_bytes,
         monthly_bytes: monthly_bytes(&policy.monthly_bytes)?,
-        disable_file: policy.disable_file.clone(),
+        disable_file: absolute(&policy.disable_file, "policy.disable_file")?,
     })
 }
 
@@ -549,13 +521,34 @@ fn log(log: &file::Log) -> Result<Log, Invalid> {
             return Err(Invalid::value(&log.level, text));
         }
     };
-    let syslog = Some(log.syslog.as_str()).filter(|syslog| *syslog != "off").map(PathBuf::from);
+    let syslog = match log.syslog.get_ref().as_str() {
+        "off" => None,
+        path if path.starts_with('/') => Some(PathBuf::from(path)),
+        other => {
+            let text = format!("log.syslog {other:?} is neither a path from / nor \"off\"; use one of them");
+            return Err(Invalid::value(&log.syslog, text));
+        }
+    };
     Ok(Log { syslog, level })
 }
 
-fn duration(text: &Spanned<String>, name: &str, least: Duration) -> Result<Duration, Invalid> {
-    let invalid = |what: String| Invalid::value(text, format!("{name} {:?}: {what}", text.get_ref()));
-    let duration = humantime::parse_duration(text.get_ref())
+/// A relative path would lead the agent and the command line to different places.
+fn absolute(path: &Spanned<PathBuf>, name: &str) -> Result<PathBuf, Invalid> {
+    if path.get_ref().is_absolute() {
+        return Ok(path.get_ref().clone());
+    }
+    let text = format!("{name} {:?} is relative; write the whole path, from /", path.get_ref());
+    Err(Invalid::value(path, text))
+}
+
+fn optional_path(path: &Option<Spanned<PathBuf>>, name: &str) -> Result<Option<PathBuf>, Invalid> {
+    path.as_ref().map(|path| absolute(path, name)).transpose()
+}
+
+fn duration(time: &Spanned<Time>, name: &str, least: Duration) -> Result<Duration, Invalid> {
+    let text = &time.get_ref().0;
+    let invalid = |what: String| Invalid::value(time, format!("{name} {text:?}: {what}"));
+    let duration = humantime::parse_duration(text)
         .map_err(|error| invalid(format!("{error}; write for example \"90s\", \"15m\" or \"8h\"")))?;
     if duration < least || duration > LONGEST {
         let (least, most) = (humantime::format_duration(least), humantime::format_duration(LONGEST));
@@ -566,17 +559,6 @@ fn duration(text: &Spanned<String>, name: &str, least: Duration) -> Result<Durat
 
 /// The longest time that anything may be set to; far below what overflows a clock.
 const LONGEST: Duration = Duration::from_secs(400 * 24 * 3600);
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.place {
-            Some((line, column)) => write!(f, "{}:{line}:{column}: {}", self.path.display(), self.text),
-            None => write!(f, "{}: {}", self.path.display(), self.text),
-        }
-    }
-}
-
-impl std::error::Error for ConfigError {}
 
 #[cfg(test)]
 mod tests;

@@ -47,8 +47,11 @@ fn what_is_shown_can_be_read_again() {
 #[test]
 fn errors_name_line_column_and_cure() {
     for (source, expected) in [
-        ("x = 1", "c.toml:1:1: unknown field `x`"),
-        ("[ocpp]\nidentity = 7", "c.toml:2:12: invalid type: integer `7`, expected a string"),
+        ("x = 1", "c.toml:1:1: unknown key `x`; the keys here are state_dir, runtime_dir, ocpp,"),
+        (
+            "[ocpp]\nidentity = 7",
+            "c.toml:2:12: invalid type: integer `7`, expected a string; write it in quotes",
+        ),
         ("[ocpp]\nidentity = \"a", "c.toml:2:"),
         ("", "c.toml:1:1: ocpp.identity is missing; set"),
         ("[ocpp]\nidentity = \"a\"", "c.toml:1:1: ocpp.url is missing; set"),
@@ -88,7 +91,81 @@ fn errors_name_line_column_and_cure() {
             "ocpp.mode = \"off\"\n[[script]]\nkey = \"K\"\nremote = \"x\"\nlocal = \"a:1\"",
             "c.toml:4:10: script.remote: \"x\"",
         ),
-        ("ocpp.mode = \"off\"\n[[script]]\nkey = \"K\"\nremote = \"1\"", "c.toml:2:1: missing field `local`"),
+        (
+            "ocpp.mode = \"off\"\n[[script]]\nkey = \"K\"\nremote = \"1\"",
+            "c.toml:2:1: missing field `local`; add it",
+        ),
+        ("[ocpp]\nidentiy = \"a\"", "c.toml:2:1: unknown key `identiy`; did you mean `identity`?"),
+        ("[polcy]", "c.toml:1:2: unknown key `polcy`; did you mean `policy`?"),
+        ("[log]\n[bridge]\nlisten = \"a\"", "c.toml:2:2: `bridge` is not part of this version; remove it"),
+        ("\n[[connection]]", "c.toml:2:3: `connection` is not part of this version; remove it"),
+        ("[connection.master]", "c.toml:1:2: `connection` is not part of this version; remove it"),
+        ("[services]", "c.toml:1:2: `services` is not part of this version; remove it"),
+        ("[node]", "c.toml:1:2: `node` is not part of this version; remove it"),
+        ("[support]", "c.toml:1:2: `support` is not part of this version; remove it"),
+        ("[support.logs]", "c.toml:1:2: `support` is not part of this version; remove it"),
+        ("[console]", "c.toml:1:2: `console` is not part of this version; remove it"),
+        (
+            "ocpp.client_key_file = \"a\"",
+            "c.toml:1:6: `client_key_file` is not part of this version; remove it",
+        ),
+        (
+            "[policy]\nmax_duration = 8",
+            "c.toml:2:16: invalid type: integer `8`, expected a string like \"60s\", \"15m\" or \"8h\"",
+        ),
+        (
+            "[policy]\nopens_per_hour = \"10\"",
+            "c.toml:2:18: invalid type: string \"10\", expected a whole number; write a whole number, without quotes",
+        ),
+        ("[policy]\nopens_per_hour = 10001", "c.toml:1:1: ocpp.identity is missing"),
+        (
+            "[ocpp]\nmode = \"off\"\n[policy]\nopens_per_hour = 10001",
+            "c.toml:4:18: policy.opens_per_hour is 10001; use 0 to 10000",
+        ),
+        (
+            "[ocpp]\nsecurity_profile = 256",
+            "c.toml:2:20: invalid value: integer `256`, expected a whole number; write a whole number from 0 to 255",
+        ),
+        (
+            "[ocpp]\nboot_on_reconnect = 1",
+            "c.toml:2:21: invalid type: integer `1`, expected a boolean; write true or false, without quotes",
+        ),
+        (
+            "[policy]\nallow_destinations = \"a@b\"",
+            "c.toml:2:22: invalid type: string \"a@b\", expected a sequence; write a list in brackets",
+        ),
+        (
+            "[script]",
+            "c.toml:1:1: invalid type: map, expected a sequence; write a list in brackets; sections",
+        ),
+        ("ssh = 1", "c.toml:1:7: invalid type: integer `1`, expected a section; write its name in brackets"),
+        ("state_dir = 1", "c.toml:1:13: invalid type: integer `1`, expected a string; write it in quotes"),
+        (
+            "ocpp.mode = \"off\"\nstate_dir = \"var\"",
+            "c.toml:2:13: state_dir \"var\" is relative; write the whole path, from /",
+        ),
+        ("ocpp.mode = \"off\"\nruntime_dir = \"\"", "c.toml:2:15: runtime_dir \"\" is relative; write"),
+        (
+            "ocpp.mode = \"off\"\npolicy.disable_file = \"~/off\"",
+            "c.toml:2:23: policy.disable_file \"~/off\" is relative; write",
+        ),
+        (
+            "ocpp.mode = \"off\"\nssh.known_hosts_file = \"k\"",
+            "c.toml:2:24: ssh.known_hosts_file \"k\" is relative",
+        ),
+        ("ocpp.mode = \"off\"\nlog.syslog = \"no\"", "c.toml:2:14: log.syslog \"no\" is neither a path"),
+        (
+            "ocpp.mode = \"off\"\n[ssh]\nbackoff_minimum = \"20m\"",
+            "c.toml:3:19: ssh.backoff_minimum \"20m\" is above ssh.backoff_maximum \"15m\"; lower",
+        ),
+        (
+            "ocpp.mode = \"off\"\n[ssh]\nbackoff_maximum = \"1s\"",
+            "c.toml:3:19: ssh.backoff_minimum \"5s\" is above ssh.backoff_maximum \"1s\"; lower",
+        ),
+        (
+            "ocpp.mode = \"off\"\n[[script]]\nkey = \"A\"\nremote = \"1\"\nlocal = \"a:1\"\n[[script]]\nkey = \"B\"\nremote = \"localhost:1\"\nlocal = \"a:2\"",
+            "c.toml:8:10: script.remote \"localhost:1\" is also that of \"A\"",
+        ),
         ("ocpp.mode = \"off\"\n[log]\nlevel = \"loud\"", "c.toml:3:9: log.level \"loud\" doesn't exist; use"),
     ] {
         let error = error(source);
@@ -122,7 +199,7 @@ fn the_month_is_capped_in_bytes_or_in_words() {
 
 #[test]
 fn scripts_are_called_by_the_number_in_their_key() {
-    let script = |key: &str| format!("[[script]]\nkey = \"{key}\"\nremote = \"1\"\nlocal = \"a:1\"\n");
+    let script = |key: &str| format!("[[script]]\nkey = \"{key}\"\nremote = \"0\"\nlocal = \"a:1\"\n");
     let config =
         parse(&format!("ocpp.mode = \"off\"\n{}{}", script("InvokeCustomScript3"), script("Dashboard")))
             .unwrap();
@@ -143,4 +220,78 @@ fn the_identity_may_stand_in_a_file() {
     assert_eq!(parse(&source).unwrap().identity.as_deref(), Some("RDAM 123"));
     assert!(error(&format!("{source}\nidentity = \"x\"")).contains("remove one"));
     assert!(error("[ocpp]\nidentity_file = \"/nonexistent\"").contains("c.toml:2:17: can't read"));
+}
+
+fn checked(source: &[u8]) -> Result<(), String> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("c.toml");
+    fs::write(&path, source).unwrap();
+    let directory = format!("{}/", directory.path().display());
+    Config::check(&path).map(drop).map_err(|error| error.to_string().replacen(&directory, "", 1))
+}
+
+#[test]
+fn a_file_that_cannot_be_read_has_the_cure_for_that() {
+    let error = checked(b"[log]\n# caf\xe9\n").unwrap_err();
+    assert_eq!(error, "c.toml:2:6: this is not UTF-8; save the file in that encoding");
+    let long = checked(&vec![b'\n'; 300 * 1024]).unwrap_err();
+    assert_eq!(long, "c.toml: is longer than 262144 bytes; shorten it");
+
+    let directory = tempfile::tempdir().unwrap();
+    let error = Config::load(directory.path()).unwrap_err();
+    assert!(error.to_string().ends_with("is a directory; name the file in it"), "{error}");
+    assert!(!error.is_missing());
+    assert!(Config::load(&directory.path().join("nowhere")).unwrap_err().is_missing());
+}
+
+#[test]
+fn directories_that_cannot_be_used_are_found() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().display();
+    let file = directory.path().join("file");
+    fs::write(&file, "").unwrap();
+    std::os::unix::fs::symlink("/nonexistent/x", directory.path().join("link")).unwrap();
+    let check = |lines: &str| checked(format!("ocpp.mode = \"off\"\n{lines}").as_bytes());
+    let with_run = |state: &str| check(&format!("state_dir = \"{state}\"\nruntime_dir = \"{root}/run\""));
+
+    assert_eq!(with_run(&format!("{root}/state/of/things")), Ok(()));
+    assert!(!directory.path().join("state").exists(), "a check makes nothing");
+    for (state, what) in [
+        (format!("{root}/file"), "it is not a directory; name another one".to_owned()),
+        (format!("{root}/file/state"), format!("{root}/file is not a directory; name another one")),
+        (format!("{root}/link"), "name another one".to_owned()),
+    ] {
+        let error = with_run(&state).unwrap_err();
+        assert!(
+            error.starts_with(&format!("c.toml:2:13: state_dir {state} ")) && error.contains(&what),
+            "{error}"
+        );
+    }
+    let run = check(&format!("state_dir = \"{root}/state\"\nruntime_dir = \"{root}/file\"")).unwrap_err();
+    assert!(run.starts_with("c.toml:3:15: runtime_dir "), "{run}");
+
+    fs::create_dir(directory.path().join("hosts")).unwrap();
+    let lines =
+        format!("state_dir = \"{root}\"\nruntime_dir = \"{root}\"\nssh.known_hosts_file = \"{root}/hosts\"");
+    let hosts = check(&lines).unwrap_err();
+    assert_eq!(
+        hosts,
+        format!("c.toml:4:24: ssh.known_hosts_file {root}/hosts is a directory; name a file in it")
+    );
+}
+
+#[test]
+fn a_directory_that_its_owner_may_not_write_is_found() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    fs::create_dir(&state).unwrap();
+    if nix::unistd::Uid::effective().is_root() {
+        // Root may write everywhere, but becomes this user first.
+        std::os::unix::fs::chown(&state, Some(65_534), None).unwrap();
+    }
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o500)).unwrap();
+    let source = format!("ocpp.mode = \"off\"\nstate_dir = {state:?}\nruntime_dir = {state:?}");
+    let error = checked(source.as_bytes()).unwrap_err();
+    assert!(error.starts_with("c.toml:2:13: state_dir ") && error.contains("can't be written: "), "{error}");
 }

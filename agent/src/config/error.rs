@@ -1,0 +1,162 @@
+//! What is wrong with a configuration file, where, and what to do about it.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use strsim::osa_distance;
+use toml::Spanned;
+
+use crate::limits::CONFIG_BYTES;
+
+/// What is wrong with a configuration file, and where.
+#[derive(Debug)]
+pub struct ConfigError {
+    path: PathBuf,
+    /// Line and column from 1.
+    place: Option<(usize, usize)>,
+    text: String,
+    missing: bool,
+}
+
+impl ConfigError {
+    /// There is no such file. The cure is not in the text then: how another file is named depends on the command.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        self.missing
+    }
+}
+
+/// Something wrong at a place that isn't a line and column yet.
+pub(super) struct Invalid {
+    span: Option<Range<usize>>,
+    text: String,
+}
+
+impl Invalid {
+    pub(super) fn at(span: Option<Range<usize>>, text: impl Into<String>) -> Self {
+        Self { span, text: text.into() }
+    }
+
+    pub(super) fn value<T>(value: &Spanned<T>, text: impl Into<String>) -> Self {
+        Self::at(Some(value.span()), text)
+    }
+
+    pub(super) fn in_file(self, path: &Path, source: &str) -> ConfigError {
+        let start = self.span.map_or(0, |span| span.start);
+        ConfigError {
+            path: path.to_owned(),
+            place: Some(place(source, start)),
+            text: self.text,
+            missing: false,
+        }
+    }
+}
+
+/// Line and column, from 1, of a byte.
+fn place(source: &str, byte: usize) -> (usize, usize) {
+    let before = source.get(..byte).unwrap_or_default();
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    let column = before.get(line_start..).unwrap_or_default().chars().count() + 1;
+    (before.matches('\n').count() + 1, column)
+}
+
+/// The file's text.
+pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
+    let error = |place, text| ConfigError { path: path.to_owned(), place, text, missing: false };
+    let unreadable = |cause: io::Error| match cause.kind() {
+        io::ErrorKind::NotFound => ConfigError { missing: true, ..error(None, "doesn't exist".into()) },
+        io::ErrorKind::PermissionDenied => {
+            error(None, format!("can't be read: {cause}; run as root, or as a user who may read it"))
+        }
+        io::ErrorKind::IsADirectory => error(None, "is a directory; name the file in it".into()),
+        _ => error(None, format!("can't be read: {cause}; check the disk that it is on")),
+    };
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(CONFIG_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > CONFIG_BYTES {
+        return Err(error(None, format!("is longer than {CONFIG_BYTES} bytes; shorten it")));
+    }
+    String::from_utf8(bytes).map_err(|invalid| {
+        let valid = invalid.utf8_error().valid_up_to();
+        let before = invalid.as_bytes().get(..valid).and_then(|bytes| std::str::from_utf8(bytes).ok());
+        let text = "this is not UTF-8; save the file in that encoding".into();
+        error(Some(place(before.unwrap_or_default(), valid)), text)
+    })
+}
+
+/// What the parser says, in words that help.
+pub(super) fn from_parser(error: &toml::de::Error) -> Invalid {
+    let message = error.message().trim().replace('\n', " ");
+    let text = unknown_key(&message).or_else(|| wrong_type(&message)).unwrap_or(message);
+    Invalid::at(error.span(), text)
+}
+
+/// Sections and keys that the design has, and this version hasn't.
+const LATER: [&str; 8] = [
+    "bridge",
+    "connection",
+    "services",
+    "node",
+    "support",
+    "console",
+    "client_certificate_file",
+    "client_key_file",
+];
+
+/// serde's "unknown field `x`, expected one of `y`, `z`".
+fn unknown_key(message: &str) -> Option<String> {
+    let (key, expected) = message.strip_prefix("unknown field `")?.split_once("`, expected ")?;
+    let known: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
+    // None of them is the name of anything else anywhere.
+    if LATER.contains(&key) {
+        return Some(format!("`{key}` is not part of this version; remove it"));
+    }
+    let nearest = known.iter().min_by_key(|name| osa_distance(key, name));
+    let alike = |name: &&&str| osa_distance(key, name) <= (name.len() / 3).max(1);
+    Some(match nearest.filter(alike) {
+        Some(name) => format!("unknown key `{key}`; did you mean `{name}`?"),
+        None => format!("unknown key `{key}`; the keys here are {}", known.join(", ")),
+    })
+}
+
+/// serde's "invalid type: x, expected y", and the missing ones.
+fn wrong_type(message: &str) -> Option<String> {
+    if message.starts_with("missing field ") {
+        return Some(format!("{message}; add it"));
+    }
+    let (what, expected) = message.strip_prefix("invalid ")?.rsplit_once(", expected ")?;
+    if expected.starts_with("struct ") {
+        return Some(format!(
+            "invalid {what}, expected a section; write its name in brackets on a line of its own"
+        ));
+    }
+    let cure = match expected {
+        "a string" | "path string" => "write it in quotes",
+        "a boolean" => "write true or false, without quotes",
+        "a sequence" => "write a list in brackets; sections of a list begin with [[ ]]",
+        "u8" => "write a whole number from 0 to 255, without quotes",
+        "u32" | "u64" | "usize" => "write a whole number, without quotes",
+        _ => return None,
+    };
+    let expected = match expected {
+        "path string" => "a string",
+        "u8" | "u32" | "u64" | "usize" => "a whole number",
+        other => other,
+    };
+    Some(format!("invalid {what}, expected {expected}; {cure}"))
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.place {
+            Some((line, column)) => write!(f, "{}:{line}:{column}: {}", self.path.display(), self.text),
+            None => write!(f, "{}: {}", self.path.display(), self.text),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
