@@ -4,21 +4,20 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use reverse_tunnel::host_keys::HostKeys;
 use reverse_tunnel::identity::IdentityError;
 use reverse_tunnel::{Identity, Meter, Settings};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::task::AbortHandle;
+use tokio::time::{Instant, Interval, interval_at};
 
 use crate::config::Config;
 use crate::control::document::Observed;
-use crate::control::server::ControlServer;
 use crate::exit::Exit;
-use crate::limits::DESCRIPTORS;
+use crate::limits::{DESCRIPTORS, PLACE_INTERVAL};
 use crate::service::instance::{Instance, InstanceError, make_directory};
+use crate::service::place::Place;
 use crate::supervisor::{Supervisor, SupervisorHandle};
 use crate::trigger::{self, LinkError, OcppLink};
 use crate::usage::Usage;
@@ -38,11 +37,10 @@ pub enum Purpose {
 pub struct Agent {
     supervisor: SupervisorHandle,
     link: Option<OcppLink>,
-    control: AbortHandle,
+    place: Place,
+    look: Interval,
     terminate: Signal,
     interrupt: Signal,
-    socket: PathBuf,
-    _instance: Instance,
 }
 
 /// Why an agent doesn't start.
@@ -87,20 +85,18 @@ impl Agent {
             _ => None,
         };
         let observed = Observed {
-            started: Instant::now(),
+            started: Instant::now().into_std(),
             mode: if link.is_some() { "direct" } else { "off" },
             ocpp: link.as_ref().map(OcppLink::status),
             views: handle.views(),
             usage: handle.usage(),
         };
-        let socket = config.control_socket();
-        let control = ControlServer::bind(&socket, observed, handle.clone())
-            .map_err(|error| StartError::Control(socket.clone(), error))?;
+        let place = Place::take(config, instance, observed, handle.clone())?;
         tokio::spawn(supervisor.run());
-        let control = tokio::spawn(control.run()).abort_handle();
         let version = env!("CARGO_PKG_VERSION");
         tracing::info!(version, key = identity.fingerprint(), "agent-started");
-        Ok(Self { supervisor: handle, link, control, terminate, interrupt, socket, _instance: instance })
+        let look = interval_at(Instant::now() + PLACE_INTERVAL, PLACE_INTERVAL);
+        Ok(Self { supervisor: handle, link, place, look, terminate, interrupt })
     }
 
     /// The way to its supervisor.
@@ -109,11 +105,16 @@ impl Agent {
         &self.supervisor
     }
 
-    /// Waits until somebody wants it to stop: SIGTERM or SIGINT.
+    /// Waits until somebody wants it to stop: SIGTERM or SIGINT. Meanwhile it looks after its place in `runtime_dir`.
     pub async fn asked_to_stop(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.look.tick() => if self.place.look_after() {
+                    self.supervisor.keep();
+                },
+            }
         }
     }
 
@@ -126,9 +127,7 @@ impl Agent {
             }
         };
         tokio::join!(self.supervisor.shut_down(), unlink);
-        self.control.abort();
-        // The lock still holds, so this socket is ours.
-        let _ = std::fs::remove_file(&self.socket);
+        self.place.leave();
         tracing::info!("agent-stopped");
     }
 }
@@ -171,6 +170,12 @@ fn tunnel_settings(config: &Config, identity: Identity) -> Settings {
 }
 
 impl StartError {
+    /// Was another process the agent already?
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        matches!(self, Self::Instance(InstanceError::Running { .. }))
+    }
+
     /// The exit code.
     #[must_use]
     pub fn exit(&self) -> Exit {

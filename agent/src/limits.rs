@@ -65,6 +65,12 @@ pub const OPEN_WAIT: Duration = Duration::from_secs(60);
 pub const CONTROL_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an agent that was started in the background may take until it answers.
 pub const BACKGROUND_START: Duration = Duration::from_secs(10);
+/// How long `open` goes on asking when another process became the agent at the same moment: until that one answers.
+pub const START_RACE: Duration = Duration::from_secs(10);
+/// How often an agent looks whether its lock and its socket are still there.
+pub const PLACE_INTERVAL: Duration = Duration::from_secs(20);
+/// How often the lock is taken anew when its file was replaced in the meantime.
+pub const LOCK_ATTEMPTS: usize = 5;
 /// How long such an agent waits for the request that it was started for.
 pub const BACKGROUND_REQUEST: Duration = Duration::from_secs(3);
 /// How long SIGTERM may take: systemd and procd kill after that or a little more.

@@ -102,6 +102,7 @@ enum Command {
     Open(OpenRequest, oneshot::Sender<Result<TunnelId, Refusal>>),
     Refuse { slot: u8, refusal: Refusal, source: Source },
     Close { id: Option<TunnelId>, reason: Reason, source: Source, closed: oneshot::Sender<Vec<TunnelId>> },
+    Keep,
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -193,6 +194,7 @@ impl Supervisor {
                         self.publish();
                         let _ = closed.send(were_open);
                     }
+                    Some(Command::Keep) => self.save(),
                     Some(Command::Shutdown(done)) => {
                         self.shut_down().await;
                         let _ = done.send(());
@@ -528,6 +530,12 @@ impl SupervisorHandle {
         let (closed, result) = oneshot::channel();
         let _ = self.commands.send(Command::Close { id, reason, source, closed }).await;
         result.await.unwrap_or_default()
+    }
+
+    /// Writes down what is wanted once more: `runtime_dir` was emptied.
+    pub fn keep(&self) {
+        // A supervisor that has too much to do writes it down soon anyway.
+        let _ = self.commands.try_send(Command::Keep);
     }
 
     /// Closes everything for good, within [`SHUTDOWN`].

@@ -74,7 +74,7 @@ fn leave_root(config: &Config) -> Result<(), Problem> {
 }
 
 /// Runs an agent on a single thread, which serves all its tunnels.
-fn block_on(work: impl Future<Output = Result<Exit, Problem>>) -> Result<Exit, Problem> {
+fn block_on<T>(work: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
         Problem::new(Exit::Error, format!("can't start: {error}"), "free some memory or descriptors")
     })?;

@@ -14,14 +14,14 @@ use super::args::Open;
 use super::words::{opened, remark, say, unexpected};
 use super::{block_on, leave_root, load};
 use crate::advice;
-use crate::agent::{Agent, Purpose};
+use crate::agent::{Agent, Purpose, StartError};
 use crate::config::Config;
 use crate::control::client::{ClientError, ask};
 use crate::control::protocol::{Answer, Problem, Request};
 use crate::control::server::problem_of;
 use crate::exit::Exit;
 use crate::journal::{self, Stderr};
-use crate::limits::{BACKGROUND_REQUEST, BACKGROUND_START};
+use crate::limits::{BACKGROUND_REQUEST, BACKGROUND_START, START_RACE};
 use crate::supervisor::{OpenRequest, Source, TunnelId, View, What};
 
 pub(super) fn main(path: &Path, open: Open) -> Result<Exit, Problem> {
@@ -29,11 +29,21 @@ pub(super) fn main(path: &Path, open: Open) -> Result<Exit, Problem> {
     if open.detached {
         return detached(&config);
     }
-    match ask(&config.control_socket(), &request(&open)) {
-        Err(ClientError::NoAgent) if open.background => in_background(path, &config, &open).and_then(tell),
-        Err(ClientError::NoAgent) => alone(&config, &open),
-        Err(error) => Err(error.to_problem(&config.control_socket())),
-        Ok(answer) => tell(answer),
+    let deadline = Instant::now() + START_RACE;
+    loop {
+        match ask(&config.control_socket(), &request(&open)) {
+            Err(ClientError::NoAgent) if open.background => {
+                return in_background(path, &config, &open).and_then(tell);
+            }
+            Err(ClientError::NoAgent) => match alone(&config, &open)? {
+                Alone::Ended(exit) => return Ok(exit),
+                // Somebody else has become the agent since, and will soon answer.
+                Alone::Late(_) if Instant::now() < deadline => pause(),
+                Alone::Late(error) => return Err(error.into()),
+            },
+            Err(error) => return Err(error.to_problem(&config.control_socket())),
+            Ok(answer) => return tell(answer),
+        }
     }
 }
 
@@ -62,16 +72,27 @@ fn tell(answer: Answer) -> Result<Exit, Problem> {
     }
 }
 
-/// Becomes the agent of this one tunnel.
-fn alone(config: &Config, open: &Open) -> Result<Exit, Problem> {
+/// What came of becoming the agent.
+enum Alone {
+    /// We were, and it is over.
+    Ended(Exit),
+    /// Another process was first.
+    Late(StartError),
+}
+
+/// Becomes the agent of this one tunnel, unless another process does at the same time.
+fn alone(config: &Config, open: &Open) -> Result<Alone, Problem> {
     journal::init(&config.log, Stderr::Nothing);
     leave_root(config)?;
     block_on(async {
-        let mut agent = Agent::start(config, Purpose::OneTunnel)?;
+        let mut agent = match Agent::start(config, Purpose::OneTunnel) {
+            Err(error) if error.is_late() => return Ok(Alone::Late(error)),
+            agent => agent?,
+        };
         let exit = match agent.supervisor().open(open_request(open)).await {
             Ok(id) => {
                 remark("No agent runs, so this process keeps the tunnel. Ctrl-C closes it.");
-                Ok(follow(&mut agent, id).await)
+                Ok(Alone::Ended(follow(&mut agent, id).await))
             }
             Err(refusal) => Err(problem_of(&refusal)),
         };
@@ -80,7 +101,8 @@ fn alone(config: &Config, open: &Open) -> Result<Exit, Problem> {
     })
 }
 
-/// Becomes the agent of the tunnel that the process which started us asks for through the control socket.
+/// Becomes the agent of the tunnel that the process which started us asks for through the control socket. Where another
+/// process was first, that process is asked instead, and nothing is wrong.
 fn detached(config: &Config) -> Result<Exit, Problem> {
     journal::init(&config.log, Stderr::Nothing);
     leave_root(config)?;
@@ -89,7 +111,10 @@ fn detached(config: &Config) -> Result<Exit, Problem> {
         Problem::new(Exit::Error, format!("can't leave the terminal: {error}"), "try again")
     })?;
     block_on(async {
-        let mut agent = Agent::start(config, Purpose::OneTunnel)?;
+        let mut agent = match Agent::start(config, Purpose::OneTunnel) {
+            Err(error) if error.is_late() => return Ok(Exit::Ok),
+            agent => agent?,
+        };
         let mut views = agent.supervisor().views();
         let anything_wanted = |views: &Vec<View>| views.iter().any(|view| view.wanted.is_some());
         let over = async {
@@ -182,12 +207,15 @@ pub(super) fn in_background(path: &Path, config: &Config, open: &Open) -> Result
     let mut child = spawn_detached(path)?;
     let deadline = Instant::now() + BACKGROUND_START;
     loop {
-        if let Ok(Some(status)) = child.try_wait() {
-            return Err(start_problem(child, status.code()));
-        }
         match ask(&config.control_socket(), &request(open)) {
             Err(ClientError::NoAgent) if Instant::now() < deadline => pause(),
             result => return result.map_err(|error| error.to_problem(&config.control_socket())),
+        }
+        match child.try_wait() {
+            // Another process was first; it will answer soon, or has ended since.
+            Ok(Some(status)) if status.success() => child = spawn_detached(path)?,
+            Ok(Some(status)) => return Err(start_problem(child, status.code())),
+            _ => {}
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::limits::{
     CONTROL_CLIENTS, CONTROL_REQUEST_BYTES, CONTROL_REQUEST_TIMEOUT, FORWARDS, OPEN_WAIT, SHUTDOWN,
 };
 use crate::policy::Refusal;
+use crate::service::instance::Made;
 use crate::supervisor::{OpenRequest, Source, SupervisorHandle, TunnelId, View, What};
 
 /// The group whose members may command the agent.
@@ -34,19 +35,21 @@ pub struct ControlServer {
 }
 
 impl ControlServer {
-    /// Listens. The caller holds the instance's lock, so a socket that is there already is a dead agent's.
+    /// Listens, and gives the socket's file, to be removed at the end. The caller holds the instance's lock, so a
+    /// socket that is there already is a dead agent's.
     ///
     /// # Errors
     /// The socket can't be made.
-    pub fn bind(path: &Path, observed: Observed, supervisor: SupervisorHandle) -> io::Result<Self> {
+    pub fn bind(path: &Path, observed: Observed, supervisor: SupervisorHandle) -> io::Result<(Self, Made)> {
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         let listener = UnixListener::bind(path)?;
+        let socket = Made::at(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
         give_to_group(path);
-        Ok(Self { listener, observed, supervisor })
+        Ok((Self { listener, observed, supervisor }, socket))
     }
 
     /// Serves for ever.

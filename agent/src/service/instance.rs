@@ -1,20 +1,31 @@
 //! One agent at a time: a lock on a file in `runtime_dir` that dies with its process.
 
 use std::fmt;
-use std::fs::{DirBuilder, File};
+use std::fs::{self, DirBuilder, File, Metadata};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::control::server::give_to_group;
+use crate::limits::LOCK_ATTEMPTS;
 
 /// The lock; dropping it lets the next agent start.
 #[derive(Debug)]
 pub struct Instance {
     _lock: Flock<File>,
+    file: Made,
+}
+
+/// A file that this process made or opened, told apart from one that has taken its place. As long as the file is held
+/// open, its inode is no other file's.
+#[derive(Debug)]
+pub struct Made {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
 }
 
 /// Why this process isn't the agent.
@@ -35,6 +46,24 @@ impl Instance {
     /// # Errors
     /// See [`InstanceError`].
     pub fn acquire(runtime_dir: &Path) -> Result<Self, InstanceError> {
+        let error = |error| InstanceError::Directory(runtime_dir.to_owned(), error);
+        for _ in 0..LOCK_ATTEMPTS {
+            let instance = Self::lock(runtime_dir)?;
+            // Between opening and locking, the file may have been removed, and then it keeps nobody out.
+            if instance.is_in_place() {
+                return Ok(instance);
+            }
+        }
+        Err(error(io::Error::other("somebody removes its files again and again")))
+    }
+
+    /// Does the lock still keep others out? Not if its file was removed, with `runtime_dir` perhaps.
+    #[must_use]
+    pub fn is_in_place(&self) -> bool {
+        self.file.is_in_place()
+    }
+
+    fn lock(runtime_dir: &Path) -> Result<Self, InstanceError> {
         let path = runtime_dir.join("agent.lock");
         let error = |error| InstanceError::Directory(runtime_dir.to_owned(), error);
         if make_directory(runtime_dir).map_err(error)? {
@@ -50,7 +79,36 @@ impl Instance {
             Err((_, errno)) => return Err(error(errno.into())),
         };
         lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(error)?;
-        Ok(Self { _lock: lock })
+        let file = Made::new(path, &lock.metadata().map_err(error)?);
+        Ok(Self { _lock: lock, file })
+    }
+}
+
+impl Made {
+    /// The file that was just made at this path.
+    ///
+    /// # Errors
+    /// It is gone already.
+    pub fn at(path: &Path) -> io::Result<Self> {
+        Ok(Self::new(path.to_owned(), &fs::symlink_metadata(path)?))
+    }
+
+    fn new(path: PathBuf, metadata: &Metadata) -> Self {
+        Self { path, device: metadata.dev(), inode: metadata.ino() }
+    }
+
+    /// Does its path still lead to it?
+    #[must_use]
+    pub fn is_in_place(&self) -> bool {
+        fs::symlink_metadata(&self.path)
+            .is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode))
+    }
+
+    /// Removes it, and nothing that has taken its place.
+    pub fn remove(&self) {
+        if self.is_in_place() {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -92,6 +150,33 @@ impl std::error::Error for InstanceError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_whose_file_is_gone_is_known_not_to_hold() {
+        let directory = tempfile::tempdir().unwrap();
+        let runtime_dir = directory.path().join("run");
+        let first = Instance::acquire(&runtime_dir).unwrap();
+        assert!(first.is_in_place());
+        fs::remove_dir_all(&runtime_dir).unwrap();
+        assert!(!first.is_in_place());
+        let second = Instance::acquire(&runtime_dir).unwrap();
+        assert!(second.is_in_place() && !first.is_in_place());
+    }
+
+    #[test]
+    fn only_what_is_ours_is_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let ours = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let made = Made::at(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        let theirs = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        made.remove();
+        assert!(path.exists() && !made.is_in_place());
+        Made::at(&path).unwrap().remove();
+        assert!(!path.exists());
+        drop((ours, theirs));
+    }
 
     #[test]
     fn the_second_one_is_told_of_the_first() {

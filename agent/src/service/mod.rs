@@ -1,4 +1,5 @@
-//! Start and stop as a service: single instance, directories, privileges.
+//! Start and stop as a service: single instance, its place in `runtime_dir`, privileges.
 
 pub mod instance;
+pub mod place;
 pub mod privileges;
