@@ -47,6 +47,7 @@ async fn status_has_the_fields_that_scripts_rely_on() {
                 "last_error",
             ],
         ),
+        ("/month", &["name", "bytes", "cap"]),
         ("/tunnels/0/forwards/0", &["remote", "local"]),
     ] {
         let object = status.pointer(part).and_then(Value::as_object);

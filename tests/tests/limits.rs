@@ -12,6 +12,7 @@ async fn pass(rig: &Rig, bytes: usize) {
     let _ = exchange(rig.remote[0], &vec![7; bytes]).await;
 }
 
+#[expect(clippy::expect_used, reason = "a helper of tests fails the test")]
 async fn month_bytes(rig: &Rig) -> u64 {
     rig.agent.status().await["month"]["bytes"].as_u64().expect("status tells of the month")
 }
@@ -68,6 +69,17 @@ async fn a_month_that_is_used_up_ends_tunnels_and_refuses_new_ones_across_restar
     rig.agent.link_is("accepted").await;
     rig.open(1).await;
     rig.echo_returns().await;
+}
+
+#[tokio::test]
+async fn a_transfer_at_full_speed_is_cut_at_the_cap() {
+    const CAP: u64 = 5_000_000;
+    let mut rig = Rig::with(|setup| setup.policy(&format!("monthly_bytes = {CAP}"))).await;
+    rig.open(1).await;
+    pass(&rig, 200_000_000).await;
+    assert_eq!(rig.agent.tunnel_ends("1").await.as_deref(), Some("data-cap"));
+    let passed = month_bytes(&rig).await;
+    assert!((CAP..CAP + CAP).contains(&passed), "{passed}");
 }
 
 async fn refuses(rig: &mut Rig) {

@@ -38,7 +38,8 @@ impl Meter {
         self.alarm.notified().await;
     }
 
-    pub(crate) fn add(&self, bytes: usize) {
+    /// So many bytes have passed.
+    pub fn add(&self, bytes: usize) {
         let before = self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         let at = self.alarm_at.load(Ordering::Relaxed);
         if before < at && before + bytes as u64 >= at {

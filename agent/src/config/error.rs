@@ -89,9 +89,10 @@ pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
 }
 
 /// What the parser says, in words that help.
-pub(super) fn from_parser(error: &toml::de::Error) -> Invalid {
+pub(super) fn from_parser(error: &toml::de::Error, source: &str) -> Invalid {
     let message = error.message().trim().replace('\n', " ");
-    let text = unknown_key(&message).or_else(|| wrong_type(&message)).unwrap_or(message);
+    let written = error.span().and_then(|span| source.get(span.start..)).unwrap_or_default();
+    let text = unknown_key(&message).or_else(|| wrong_type(&message, written)).unwrap_or(message);
     Invalid::at(error.span(), text)
 }
 
@@ -123,10 +124,13 @@ fn unknown_key(message: &str) -> Option<String> {
     })
 }
 
-/// serde's "invalid type: x, expected y", and the missing ones.
-fn wrong_type(message: &str) -> Option<String> {
+/// serde's "invalid type: x, expected y", and keys that are missing or there twice. `written` is the file from there on.
+fn wrong_type(message: &str, written: &str) -> Option<String> {
     if message.starts_with("missing field ") {
         return Some(format!("{message}; add it"));
+    }
+    if message.starts_with("duplicate key") {
+        return Some(format!("{message}; remove one of them"));
     }
     let (what, expected) = message.strip_prefix("invalid ")?.rsplit_once(", expected ")?;
     if expected.starts_with("struct ") {
@@ -137,9 +141,11 @@ fn wrong_type(message: &str) -> Option<String> {
     let cure = match expected {
         "a string" | "path string" => "write it in quotes",
         "a boolean" => "write true or false, without quotes",
-        "a sequence" => "write a list in brackets; sections of a list begin with [[ ]]",
+        "a sequence" if written.starts_with("[[") => "write this section's name in single brackets",
+        "a sequence" if written.starts_with('[') => "write this section's name in double brackets",
+        "a sequence" => "write a list in brackets",
         "u8" => "write a whole number from 0 to 255, without quotes",
-        "u32" | "u64" | "usize" => "write a whole number, without quotes",
+        "u32" | "u64" | "usize" => "write a whole number from 0 on, without quotes",
         _ => return None,
     };
     let expected = match expected {

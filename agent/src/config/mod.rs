@@ -6,6 +6,7 @@
 mod check;
 mod error;
 mod file;
+mod value;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,9 +20,9 @@ use tracing::level_filters::LevelFilter;
 
 pub use self::error::ConfigError;
 use self::error::{Invalid, from_parser, read};
-use self::file::{Bytes, File, Time, Urls};
-use crate::bytes::{self, AmountError};
-use crate::limits::{IDENTITY_BYTES, MONTHLY_BYTES, OPENS_PER_HOUR, PATTERNS, SLOT_KEY_CHARACTERS, SLOTS};
+use self::file::{File, Urls};
+use self::value::{MOMENT, absolute, duration, monthly_bytes, optional_path};
+use crate::limits::{IDENTITY_BYTES, OPENS_PER_HOUR, PATTERNS, SLOT_KEY_CHARACTERS, SLOTS};
 use crate::policy::{Pattern, Policy};
 
 /// Where the configuration is unless `--config` says otherwise.
@@ -130,7 +131,7 @@ impl Config {
 
     fn parse(path: &Path, source: &str) -> Result<Self, ConfigError> {
         let mut file: File = toml::from_str(source)
-            .map_err(|error: toml::de::Error| from_parser(&error).in_file(path, source))?;
+            .map_err(|error: toml::de::Error| from_parser(&error, source).in_file(path, source))?;
         file.complete();
         Self::validate(file).map_err(|invalid| invalid.in_file(path, source))
     }
@@ -263,9 +264,6 @@ fn ocpp(written: &Spanned<file::Ocpp>) -> Result<(Option<Ocpp>, Option<String>),
     };
     Ok((Some(link), Some(identity)))
 }
-
-/// The shortest time that any waiting may be set to: enough for tests, harmless in the field.
-const MOMENT: Duration = Duration::from_millis(1);
 
 fn identity(ocpp: &file::Ocpp) -> Result<Option<String>, Invalid> {
     let (identity, place) = match (&ocpp.identity_file, ocpp.identity.get_ref().as_str()) {
@@ -491,24 +489,6 @@ fn policy(policy: &file::Policy) -> Result<Policy, Invalid> {
     })
 }
 
-/// `None` for 0: no cap.
-fn monthly_bytes(written: &Spanned<Bytes>) -> Result<Option<u64>, Invalid> {
-    let (amount, text) = match written.get_ref() {
-        Bytes::Number(number) => (u64::try_from(*number).map_err(|_| AmountError), number.to_string()),
-        Bytes::Text(text) => (bytes::parse(text), format!("{text:?}")),
-    };
-    let amount = amount.map_err(|error| {
-        let text =
-            format!("policy.monthly_bytes {text}: {error}; write for example \"500MB\", or 0 for no cap");
-        Invalid::value(written, text)
-    })?;
-    if amount > MONTHLY_BYTES {
-        let text = format!("policy.monthly_bytes {text} is more than 1000TB; write 0 for no cap");
-        return Err(Invalid::value(written, text));
-    }
-    Ok(Some(amount).filter(|amount| *amount > 0))
-}
-
 fn log(log: &file::Log) -> Result<Log, Invalid> {
     let level = match log.level.get_ref().as_str() {
         "error" => LevelFilter::ERROR,
@@ -531,34 +511,6 @@ fn log(log: &file::Log) -> Result<Log, Invalid> {
     };
     Ok(Log { syslog, level })
 }
-
-/// A relative path would lead the agent and the command line to different places.
-fn absolute(path: &Spanned<PathBuf>, name: &str) -> Result<PathBuf, Invalid> {
-    if path.get_ref().is_absolute() {
-        return Ok(path.get_ref().clone());
-    }
-    let text = format!("{name} {:?} is relative; write the whole path, from /", path.get_ref());
-    Err(Invalid::value(path, text))
-}
-
-fn optional_path(path: &Option<Spanned<PathBuf>>, name: &str) -> Result<Option<PathBuf>, Invalid> {
-    path.as_ref().map(|path| absolute(path, name)).transpose()
-}
-
-fn duration(time: &Spanned<Time>, name: &str, least: Duration) -> Result<Duration, Invalid> {
-    let text = &time.get_ref().0;
-    let invalid = |what: String| Invalid::value(time, format!("{name} {text:?}: {what}"));
-    let duration = humantime::parse_duration(text)
-        .map_err(|error| invalid(format!("{error}; write for example \"90s\", \"15m\" or \"8h\"")))?;
-    if duration < least || duration > LONGEST {
-        let (least, most) = (humantime::format_duration(least), humantime::format_duration(LONGEST));
-        return Err(invalid(format!("out of range; use {least} to {most}")));
-    }
-    Ok(duration)
-}
-
-/// The longest time that anything may be set to; far below what overflows a clock.
-const LONGEST: Duration = Duration::from_secs(400 * 24 * 3600);
 
 #[cfg(test)]
 mod tests;

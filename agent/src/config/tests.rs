@@ -115,7 +115,7 @@ fn errors_name_line_column_and_cure() {
         ),
         (
             "[policy]\nopens_per_hour = \"10\"",
-            "c.toml:2:18: invalid type: string \"10\", expected a whole number; write a whole number, without quotes",
+            "c.toml:2:18: invalid type: string \"10\", expected a whole number; write a whole number from 0 on, without quotes",
         ),
         ("[policy]\nopens_per_hour = 10001", "c.toml:1:1: ocpp.identity is missing"),
         (
@@ -135,9 +135,14 @@ fn errors_name_line_column_and_cure() {
             "c.toml:2:22: invalid type: string \"a@b\", expected a sequence; write a list in brackets",
         ),
         (
-            "[script]",
-            "c.toml:1:1: invalid type: map, expected a sequence; write a list in brackets; sections",
+            "\n[script]\nkey = \"A\"",
+            "c.toml:2:1: invalid type: map, expected a sequence; write this section's name in double",
         ),
+        (
+            "[[policy]]\nopens_per_hour = 1",
+            "c.toml:1:1: invalid type: map, expected a sequence; write this section's name in single",
+        ),
+        ("ssh.keepalive_max = 3\nssh.keepalive_max = 4", "c.toml:2:5: duplicate key; remove one of them"),
         ("ssh = 1", "c.toml:1:7: invalid type: integer `1`, expected a section; write its name in brackets"),
         ("state_dir = 1", "c.toml:1:13: invalid type: integer `1`, expected a string; write it in quotes"),
         (

@@ -113,8 +113,14 @@ impl Usage {
         if changed && self.write_at.is_none() {
             self.write_at = Some(now + USAGE_WRITE_DELAY);
         }
-        let age_is_due = now.saturating_duration_since(self.kept_at) >= USAGE_KEEP_INTERVAL;
-        if self.write_at.is_some_and(|at| at <= now) || (age_is_due && self.count.bytes() > 0) {
+        let due = match self.write_at {
+            Some(at) => at <= now,
+            // Only the days.
+            None => {
+                self.count.bytes() > 0 && now.saturating_duration_since(self.kept_at) >= USAGE_KEEP_INTERVAL
+            }
+        };
+        if due {
             self.keep();
         }
         self.look_at = now + USAGE_LOOK_INTERVAL;
@@ -207,7 +213,80 @@ fn amount(cap: u64, percent: u8) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    /// A device that is left alone for so long.
+    async fn pass(usage: &mut Usage, time: Duration) {
+        let looks = async {
+            loop {
+                usage.due().await;
+                usage.look();
+            }
+        };
+        let _ = tokio::time::timeout(time, looks).await;
+    }
+
+    fn open(directory: &tempfile::TempDir, cap: Option<u64>) -> Usage {
+        Usage::open(directory.path(), cap, Arc::default())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_flash_is_written_five_minutes_after_the_first_byte_and_not_for_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("usage.json");
+        let mut usage = open(&directory, None);
+        pass(&mut usage, Duration::from_secs(3 * 24 * 3600)).await;
+        usage.settle();
+        assert!(!file.exists(), "nothing has passed");
+
+        usage.meter.add(10);
+        pass(&mut usage, USAGE_WRITE_DELAY - Duration::from_secs(1)).await;
+        usage.meter.add(5);
+        assert!(!file.exists());
+        assert_eq!(usage.view().borrow().bytes(), 15, "people see it at once");
+        pass(&mut usage, Duration::from_secs(2)).await;
+        assert_eq!(open(&directory, None).count.bytes(), 15);
+
+        usage.meter.add(1);
+        pass(&mut usage, Duration::from_secs(1)).await;
+        assert_eq!(open(&directory, None).count.bytes(), 15, "a power cut forgets what is not written yet");
+        usage.settle();
+        assert_eq!(open(&directory, None).count.bytes(), 16);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_days_are_written_down_once_a_day() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("usage.json");
+        let mut usage = open(&directory, None);
+        usage.meter.add(1);
+        pass(&mut usage, USAGE_WRITE_DELAY + Duration::from_secs(1)).await;
+        std::fs::remove_file(&file).unwrap();
+        pass(&mut usage, USAGE_KEEP_INTERVAL - USAGE_LOOK_INTERVAL).await;
+        assert!(!file.exists());
+        pass(&mut usage, USAGE_LOOK_INTERVAL * 2).await;
+        assert!(file.exists());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_level_is_noticed_without_waiting_and_the_cap_holds_after_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut usage = open(&directory, Some(100));
+        for (bytes, told) in [(79, 0), (1, 80), (14, 80), (1, 95), (4, 95), (1, 100)] {
+            assert_eq!(usage.check(), Ok(()));
+            usage.meter.add(bytes);
+            pass(&mut usage, Duration::from_millis(1)).await;
+            assert_eq!(usage.told, told);
+        }
+        assert_eq!(usage.check(), Err(Refusal::DataCap { cap: 100 }));
+        usage.settle();
+        let again = open(&directory, Some(100));
+        assert_eq!((again.check(), again.told), (Err(Refusal::DataCap { cap: 100 }), 100));
+        assert_eq!(open(&directory, Some(101)).check(), Ok(()));
+        assert_eq!(open(&directory, None).check(), Ok(()));
+    }
 
     #[test]
     fn levels_are_reached_by_the_byte() {
