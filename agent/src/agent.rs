@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use reverse_tunnel::host_keys::HostKeys;
 use reverse_tunnel::identity::IdentityError;
-use reverse_tunnel::{Identity, Meter, Settings};
+use reverse_tunnel::{Clock, HostKeys, Identity, Meter, Settings};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, Interval, interval_at};
 
+use crate::clock;
 use crate::config::Config;
 use crate::control::document::Observed;
 use crate::exit::Exit;
@@ -147,17 +147,35 @@ fn raise_descriptor_limit() {
 /// # Errors
 /// `state_dir` or the key can't be used.
 pub fn load_identity(config: &Config) -> Result<Identity, StartError> {
-    make_directory(&config.state_dir).map_err(|error| StartError::State(config.state_dir.clone(), error))?;
+    make_state_directory(config)?;
     let comment = config.identity.as_deref().unwrap_or("ocpp-tunnel");
     Identity::load_or_create(&config.ssh.identity_file, comment).map_err(StartError::Identity)
 }
 
+/// Makes `state_dir` where it doesn't exist.
+///
+/// # Errors
+/// It can't be made.
+pub fn make_state_directory(config: &Config) -> Result<(), StartError> {
+    match make_directory(&config.state_dir) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(StartError::State(config.state_dir.clone(), error)),
+    }
+}
+
+/// Whom the configuration trusts.
+#[must_use]
+pub fn host_keys(config: &Config) -> HostKeys {
+    let ssh = &config.ssh;
+    let clock = Clock { now: clock::now, is_set: clock::is_set };
+    HostKeys::new(ssh.host_keys.clone(), ssh.known_hosts_file.clone(), ssh.host_key_policy, clock)
+}
+
 fn tunnel_settings(config: &Config, identity: Identity) -> Settings {
     let ssh = &config.ssh;
-    let host_keys = HostKeys::new(ssh.host_keys.clone(), ssh.known_hosts_file.clone(), ssh.host_key_policy);
     Settings {
         identity,
-        host_keys: Arc::new(host_keys),
+        host_keys: Arc::new(host_keys(config)),
         keepalive_interval: ssh.keepalive_interval,
         keepalive_max: ssh.keepalive_max,
         backoff_minimum: ssh.backoff_minimum,

@@ -75,7 +75,7 @@ impl Exit {
     pub fn for_failure(kind: FailureKind) -> Self {
         match kind {
             FailureKind::Dns | FailureKind::Tcp => Self::Network,
-            FailureKind::HostKey => Self::HostKey,
+            FailureKind::HostKey(_) => Self::HostKey,
             FailureKind::Auth => Self::Auth,
             FailureKind::Forward => Self::Forward,
             FailureKind::Handshake | FailureKind::Lost => Self::Error,

@@ -72,7 +72,7 @@ impl TunnelLog {
 
     fn closed(&self, status: &Status, reason: Reason) {
         let (slot, server) = (self.id, &status.destination);
-        match (advice::for_reason(reason), advice::fatal(status)) {
+        match (advice::for_end(status), advice::fatal(status)) {
             (Some(cure), Some(error)) => {
                 tracing::error!(%slot, %server, %reason, %error, %cure, "tunnel-closed");
             }

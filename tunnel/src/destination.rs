@@ -21,7 +21,14 @@ pub struct Destination {
     port: u16,
 }
 
-/// The server part of a destination, in lower case.
+/// An SSH server: a destination without its account. `server.to_string().parse()` gives it back unchanged.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Server {
+    host: Host,
+    port: u16,
+}
+
+/// The host part of a destination, in lower case.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub enum Host {
     /// A name by RFC 1123, 2.1, at most 253 bytes.
@@ -82,6 +89,52 @@ impl Destination {
     pub fn port(&self) -> u16 {
         self.port
     }
+
+    /// The server without the account.
+    #[must_use]
+    pub fn server(&self) -> Server {
+        Server { host: self.host.clone(), port: self.port }
+    }
+}
+
+impl Server {
+    /// The host.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// The SSH port, 1 to 65535.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Parses `host[:port]`; `position` is where `text` begins, for the error.
+    fn parse(text: &str, position: usize) -> Result<Self, DestinationError> {
+        let (host, port) = split_host(text);
+        let port = match port {
+            "" => DEFAULT_PORT,
+            port => {
+                let position = position + host.chars().count();
+                port.strip_prefix(':').and_then(parse_port).ok_or(DestinationError::Port { position })?
+            }
+        };
+        Ok(Self { host: Host::parse(host, position)?, port })
+    }
+}
+
+impl FromStr for Server {
+    type Err = DestinationError;
+
+    /// Parses `host[:port]`, with an IPv6 address in brackets.
+    fn from_str(text: &str) -> Result<Self, DestinationError> {
+        let characters = text.chars().count();
+        if characters > DESTINATION_CHARACTERS {
+            return Err(DestinationError::TooLong(characters));
+        }
+        Self::parse(text, 1)
+    }
 }
 
 impl FromStr for Destination {
@@ -105,16 +158,8 @@ impl FromStr for Destination {
             return Err(DestinationError::NoAt);
         };
         let user = parse_user(user, start)?;
-        let host_start = start + user.len() + 1;
-        let (host, port) = split_host(rest);
-        let port = match port {
-            "" => DEFAULT_PORT,
-            port => {
-                let position = host_start + host.chars().count();
-                port.strip_prefix(':').and_then(parse_port).ok_or(DestinationError::Port { position })?
-            }
-        };
-        Ok(Self { user, host: Host::parse(host, host_start)?, port })
+        let Server { host, port } = Server::parse(rest, start + user.len() + 1)?;
+        Ok(Self { user, host, port })
     }
 }
 
@@ -215,7 +260,13 @@ fn looks_numeric(name: &str) -> bool {
 
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}", self.user, self.host)?;
+        write!(f, "{}@{}", self.user, self.server())
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.host.fmt(f)?;
         if self.port == DEFAULT_PORT {
             return Ok(());
         }
@@ -234,6 +285,12 @@ impl fmt::Display for Host {
 }
 
 impl fmt::Debug for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
@@ -313,6 +370,23 @@ mod tests {
             ("u@xn--bcher-kva.example", "u@xn--bcher-kva.example"),
         ] {
             assert_eq!(parse(text).as_deref(), Ok(printed), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_server_is_a_destination_without_its_account() {
+        for (text, printed) in [
+            ("Host.example", "host.example"),
+            ("h:22", "h"),
+            ("[::1]:22", "[::1]"),
+            ("[::1]:2222", "[::1]:2222"),
+        ] {
+            let server: Server = text.parse().unwrap();
+            assert_eq!(server.to_string(), printed, "{text}");
+            assert_eq!(format!("u@{text}").parse::<Destination>().unwrap().server(), server, "{text}");
+        }
+        for text in ["", "u@h", "h:", "h:0", "::1", "-h", " h"] {
+            assert!(text.parse::<Server>().is_err(), "{text:?}");
         }
     }
 

@@ -20,14 +20,41 @@ pub enum FailureKind {
     Tcp,
     /// The server does not speak SSH as we do, or stopped in the middle.
     Handshake,
-    /// The server's host key is not the one that we trust.
-    HostKey,
+    /// The server's host key is not the one that we trust, or can't be judged.
+    HostKey(HostKeyFault),
     /// The server does not take our key.
     Auth,
     /// The server does not let us listen.
     Forward,
     /// An established connection went away.
     Lost,
+}
+
+/// What is wrong with a host key. Each has another cure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostKeyFault {
+    /// It isn't the one that was learned.
+    Changed,
+    /// It isn't the one that the configuration pins.
+    Pinned,
+    /// It is the first one that was seen, and none is learned.
+    Unknown,
+    /// It was declared to be compromised.
+    Revoked,
+    /// Its certificate isn't good.
+    Certificate,
+    /// Its certificate can't be judged before somebody sets the clock.
+    Clock,
+    /// The file of known keys can't be used.
+    File,
+}
+
+impl HostKeyFault {
+    /// Will another try find the same?
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        !matches!(self, Self::Clock | Self::File)
+    }
 }
 
 impl Failure {

@@ -11,7 +11,7 @@
 //! - `stream`: the connection's socket: prompt while it shakes hands, reading ahead.
 //! - `pump`: the bytes of forwarded connections; `budget`: the memory that slow ones may take.
 //! - [`meter`]: what all tunnels carry together.
-//! - [`host_keys`], [`identity`]: whom we trust, and who we are.
+//! - [`host_keys`], [`identity`]: whom we trust, and who we are; [`scan`](mod@scan): a server's host keys, before it is trusted.
 //! - [`limits`]: every bound.
 //!
 //! `spawn` → `task` asks [`state::Tunnel`] what to do → resolve, connect, `ssh::Session` → the server opens a channel
@@ -28,15 +28,16 @@ pub mod limits;
 pub mod meter;
 mod pump;
 mod queue;
+pub mod scan;
 mod ssh;
 pub mod state;
 mod stream;
 pub mod task;
 
-pub use destination::{Destination, Host};
-pub use failure::{Failure, FailureKind};
+pub use destination::{Destination, Host, Server};
+pub use failure::{Failure, FailureKind, HostKeyFault};
 pub use forward::{Forward, LocalTarget, Remote};
-pub use host_keys::{HostKeyPolicy, HostKeys, Pin};
+pub use host_keys::{Clock, HostKeyPolicy, HostKeys, KnownHost};
 pub use identity::Identity;
 pub use meter::Meter;
 pub use pump::Traffic;

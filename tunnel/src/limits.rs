@@ -17,8 +17,13 @@ pub const SOCKET_PATH_BYTES: usize = 107;
 pub const ADDRESSES: usize = 16;
 /// Bytes of a known-hosts file that are read: some 500 servers, far above what one device meets.
 pub const KNOWN_HOSTS_BYTES: u64 = 256 * 1024;
-/// Servers whose key is learned by `accept-new`, so that a hostile CSMS can't fill the flash.
-pub const LEARNED_HOSTS: usize = 256;
+/// Bytes of one of its lines: an RSA-16384 key has 3 KB, and certificates nested in a longer line could exhaust the stack.
+pub const KNOWN_HOSTS_LINE_BYTES: usize = 16 * 1024;
+/// Keys that the known-hosts file may hold for another one to be learned, so that a hostile CSMS can't fill the flash.
+pub const LEARNED_KEYS: usize = 256;
+/// Host keys that one server may announce for them to be learned: OpenSSH has one of each of four types, twice while they
+/// are exchanged.
+pub const ANNOUNCED_KEYS: usize = 8;
 /// Bytes of a private key file that are read: an RSA-16384 key has 13 KB.
 pub const KEY_FILE_BYTES: u64 = 32 * 1024;
 
@@ -52,6 +57,8 @@ pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(20);
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a local service may take to accept a forwarded connection.
 pub const LOCAL_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a server may take to prove the host keys that it announced.
+pub const PROOF_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a connection is given to say goodbye before its socket is shut.
 pub const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a tunnel must have been up for the next back-off to start small again.

@@ -345,14 +345,14 @@ impl Tunnel {
         self.last_error = Some(failure);
         let patience = self.be_patient(now, kind);
         match kind {
-            FailureKind::HostKey => self.close(now, Reason::HostKeyMismatch),
+            FailureKind::HostKey(fault) if fault.is_final() => self.close(now, Reason::HostKeyMismatch),
             FailureKind::Auth if patience.is_zero() => self.close(now, Reason::AuthDenied),
             FailureKind::Forward if patience.is_zero() => self.close(now, Reason::ForwardRefused),
             FailureKind::Forward => {
                 self.refused = true;
                 self.deadline = Some(now + FORWARD_RETRY.min(patience));
             }
-            FailureKind::Tcp | FailureKind::Handshake
+            FailureKind::Tcp | FailureKind::Handshake | FailureKind::HostKey(_)
                 if matches!(self.state, State::Connecting | State::Verifying) =>
             {
                 self.actions.push_back(Action::Disconnect);

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::failure::HostKeyFault;
 
 const KEEPALIVE: Duration = Duration::from_secs(180);
 
@@ -189,9 +190,21 @@ fn a_wrong_host_key_ends_it_at_once() {
     story.give(Input::Start);
     story.give(Input::Resolved(vec![address(1), address(2)]));
     story.give(Input::Connected);
-    assert_eq!(story.fail(FailureKind::HostKey), [Action::Disconnect]);
+    assert_eq!(story.fail(FailureKind::HostKey(HostKeyFault::Changed)), [Action::Disconnect]);
     assert_eq!(story.tunnel.state(), State::Closed(Reason::HostKeyMismatch));
     assert_eq!(story.tunnel.poll_timeout(), None);
+}
+
+#[test]
+fn a_host_key_that_cannot_be_judged_yet_is_tried_again() {
+    for fault in [HostKeyFault::Clock, HostKeyFault::File] {
+        let mut story = Story::new();
+        story.give(Input::Start);
+        story.give(Input::Resolved(vec![address(1)]));
+        story.give(Input::Connected);
+        story.fail(FailureKind::HostKey(fault));
+        assert_eq!(story.tunnel.state(), State::Backoff);
+    }
 }
 
 #[test]

@@ -372,7 +372,7 @@ async fn sleep_until(at: Option<tokio::time::Instant>) {
     }
 }
 
-async fn resolve(host: &Host, port: u16) -> Result<Vec<SocketAddr>, Failure> {
+pub(crate) async fn resolve(host: &Host, port: u16) -> Result<Vec<SocketAddr>, Failure> {
     match host {
         Host::V4(address) => Ok(vec![(*address, port).into()]),
         Host::V6(address) => Ok(vec![(*address, port).into()]),
@@ -392,7 +392,7 @@ fn resolver_words(error: &io::Error) -> String {
     text.strip_prefix("failed to lookup address information: ").unwrap_or(&text).to_lowercase()
 }
 
-async fn connect(address: SocketAddr, dead_after: Duration) -> Result<TcpStream, Failure> {
+pub(crate) async fn connect(address: SocketAddr, dead_after: Duration) -> Result<TcpStream, Failure> {
     let failure = |error: &dyn fmt::Display| {
         Failure::new(FailureKind::Tcp, format!("no TCP connection to {address}: {error}"))
     };

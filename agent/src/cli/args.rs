@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use reverse_tunnel::{Destination, Forward};
+use reverse_tunnel::{Destination, Forward, Server};
 
 /// Opens SSH reverse tunnels from a charge controller: when the CSMS asks for one over OCPP, or a technician does here.
 #[derive(Debug, Parser)]
@@ -31,6 +31,9 @@ pub(super) enum Command {
     /// This device's SSH key
     #[command(subcommand)]
     Keys(Keys),
+    /// The servers' keys: which are trusted, and by whom they were made so
+    #[command(subcommand)]
+    HostKeys(HostKeys),
     /// Check or show the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -96,6 +99,40 @@ pub(super) enum Keys {
     },
 }
 
+#[derive(Clone, Debug, Subcommand)]
+pub(super) enum HostKeys {
+    /// Show every pinned and every learned key
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the keys that a server has, without logging in; exits 7 if one contradicts what is known
+    Scan {
+        /// The server; an IPv6 address in brackets
+        #[arg(value_name = "HOST[:PORT]")]
+        server: Server,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Scan a server and learn its keys, after you have compared their fingerprints
+    Trust {
+        /// The server; an IPv6 address in brackets
+        #[arg(value_name = "HOST[:PORT]")]
+        server: Server,
+        /// Learn the key with this fingerprint and no other, without asking; may be repeated
+        #[arg(long, value_name = "SHA256:…", value_parser = fingerprint)]
+        fingerprint: Vec<String>,
+    },
+    /// Forget the learned keys of a server
+    Remove {
+        /// The server; an IPv6 address in brackets
+        #[arg(value_name = "HOST[:PORT]")]
+        server: Server,
+    },
+}
+
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub(super) enum ConfigCommand {
     /// Check the configuration and the files that it names
@@ -114,6 +151,15 @@ fn lifetime(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+/// As `ssh-keygen -l` prints it: a SHA-256 hash in Base64 without padding.
+fn fingerprint(text: &str) -> Result<String, String> {
+    let is_base64 = |c: char| c.is_ascii_alphanumeric() || c == '+' || c == '/';
+    match text.strip_prefix("SHA256:") {
+        Some(hash) if hash.len() == 43 && hash.chars().all(is_base64) => Ok(text.to_owned()),
+        _ => Err("write SHA256: and 43 characters, as `ssh-keygen -l` prints them".into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -123,6 +169,15 @@ mod tests {
     #[test]
     fn the_grammar_is_sound() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn fingerprints_are_those_of_ssh_keygen() {
+        let good = "SHA256:bPGahMcWimQBTdksNSUoI+j8Sfbbx1OSgE7hHiSDBTg";
+        assert_eq!(fingerprint(good).as_deref(), Ok(good));
+        for bad in ["", "SHA256:", &good[7..], &format!("{good}="), &good.replace("SHA256", "MD5")] {
+            assert!(fingerprint(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 mod args;
 mod close;
 mod config;
+mod host_keys;
 mod keys;
 mod open;
 mod run;
@@ -48,6 +49,7 @@ pub fn main() -> Exit {
         Command::Close(close) => close::main(&path, &close),
         Command::Status(status) => status::main(&path, status),
         Command::Keys(keys) => keys::main(&path, keys),
+        Command::HostKeys(host_keys) => host_keys::main(&path, host_keys),
         Command::Config(config) => config::main(&path, config),
     };
     result.unwrap_or_else(|problem| words::complain(&problem))

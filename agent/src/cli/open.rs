@@ -187,10 +187,11 @@ fn progress(view: &View) -> Option<(State, String)> {
         State::Backoff => {
             let error = status.last_error.as_ref()?;
             let wait = status.retry_at?.saturating_duration_since(status.since).as_secs();
-            let state = format!("down: {error}\n  next try in {wait} s; {}", advice::for_failure(error.kind));
+            let cure = advice::for_failure(error.kind, &status.destination.server());
+            let state = format!("down: {error}\n  next try in {wait} s; {cure}");
             opened(&id, &server, &state, &[])
         }
-        State::Closed(reason) => match (advice::fatal(status), advice::for_reason(reason)) {
+        State::Closed(reason) => match (advice::fatal(status), advice::for_end(status)) {
             (Some(error), Some(cure)) => {
                 opened(&id, &server, &format!("closed ({reason}): {error}\n  try: {cure}"), &[])
             }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use ocpp_bridge::{Access, Backoff, Registry, Url};
 use reverse_tunnel::limits::LEAST_BUFFER_BYTES;
-use reverse_tunnel::{Forward, HostKeyPolicy, Pin, Remote};
+use reverse_tunnel::{Forward, HostKeyPolicy, KnownHost, Remote};
 use toml::Spanned;
 use tracing::level_filters::LevelFilter;
 
@@ -87,7 +87,7 @@ pub struct Ssh {
     /// The servers' keys that were learned.
     pub known_hosts_file: PathBuf,
     /// Servers' keys that the operator pinned.
-    pub host_keys: Vec<Pin>,
+    pub host_keys: Vec<KnownHost>,
     /// What happens to servers without any.
     pub host_key_policy: HostKeyPolicy,
     /// Silence after which the server is asked for a sign of life.
@@ -328,7 +328,7 @@ fn urls(written: &Spanned<file::Ocpp>, profile: u8) -> Result<Vec<Url>, Invalid>
 
 fn ssh(ssh: &file::Ssh) -> Result<Ssh, Invalid> {
     let host_keys = ssh.host_keys.iter().map(|line| {
-        line.get_ref().parse::<Pin>().map_err(|error| {
+        line.get_ref().parse::<KnownHost>().map_err(|error| {
             Invalid::value(
                 line,
                 format!("ssh.host_keys: {error}; copy a line from known_hosts or `ssh-keyscan`"),

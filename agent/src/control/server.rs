@@ -176,7 +176,8 @@ impl Client {
             let exit = state.reason().map_or(Exit::for_failure(error.kind), Exit::for_reason);
             let goes_on = if state.reason().is_none() { "; it keeps trying" } else { "" };
             let text = format!("tunnel {id} is not up: {error}{goes_on}");
-            return Answer::Error(Problem::new(exit, text, advice::for_failure(error.kind)));
+            let cure = advice::for_failure(error.kind, &status.destination.server());
+            return Answer::Error(Problem::new(exit, text, cure));
         }
         if timed_out {
             let text = format!("tunnel {id} is not up after {} s, it is {state}", OPEN_WAIT.as_secs());
@@ -189,7 +190,7 @@ impl Client {
         let reason = state.reason().map_or_else(String::new, |reason| format!(": {reason}"));
         let exit =
             state.reason().map(Exit::for_reason).filter(|exit| *exit != Exit::Ok).unwrap_or(Exit::NotUp);
-        let cure = state.reason().and_then(advice::for_reason).unwrap_or("open it again");
+        let cure = advice::for_end(status).unwrap_or("open it again".into());
         Answer::Error(Problem::new(exit, format!("tunnel {id} is closed{reason}"), cure))
     }
 

@@ -5,9 +5,33 @@ use std::borrow::Cow;
 use russh::keys::Algorithm;
 use russh::{Preferred, cipher, kex};
 
+use crate::host_keys::Expected;
+
 /// What we offer: nothing with SHA-1, CBC or an unauthenticated MAC, and the host key types that we know of this
-/// server first.
-pub(super) fn preferred(known: Vec<Algorithm>) -> Preferred {
+/// server first. russh puts certificates before keys.
+pub(super) fn preferred(expected: &Expected) -> Preferred {
+    let mut offered = host_key_types();
+    // An RSA key signs with any of its hashes.
+    let is_known = |key: &Algorithm| {
+        expected.algorithms.iter().any(|known| known == key || (is_rsa(known) && is_rsa(key)))
+    };
+    offered.sort_by_key(|key| !is_known(key));
+    let certificates = if expected.certificates { offered.clone() } else { Vec::new() };
+    asking_for(offered, certificates)
+}
+
+/// The host key types that we take.
+pub(super) fn host_key_types() -> Vec<Algorithm> {
+    Preferred::DEFAULT.key.iter().filter(|key| **key != Algorithm::Rsa { hash: None }).cloned().collect()
+}
+
+/// Does an algorithm sign with RSA keys?
+pub(super) fn is_rsa(key: &Algorithm) -> bool {
+    matches!(key, Algorithm::Rsa { .. })
+}
+
+/// What we offer, with these types of host keys and of certified ones.
+pub(super) fn asking_for(keys: Vec<Algorithm>, certificates: Vec<Algorithm>) -> Preferred {
     const KEX: &[kex::Name] = &[
         kex::MLKEM768X25519_SHA256,
         kex::CURVE25519,
@@ -26,15 +50,10 @@ pub(super) fn preferred(known: Vec<Algorithm>) -> Preferred {
     const WITHOUT: &[cipher::Name] =
         &[cipher::CHACHA20_POLY1305, cipher::AES_256_GCM, cipher::AES_256_CTR, cipher::AES_128_CTR];
 
-    let mut offered: Vec<Algorithm> =
-        Preferred::DEFAULT.key.iter().filter(|key| **key != Algorithm::Rsa { hash: None }).cloned().collect();
-    // An RSA key signs with any of its hashes.
-    let is_rsa = |key: &Algorithm| matches!(key, Algorithm::Rsa { .. });
-    let is_known = |key: &Algorithm| known.iter().any(|known| known == key || (is_rsa(known) && is_rsa(key)));
-    offered.sort_by_key(|key| !is_known(key));
     Preferred {
         kex: Cow::Borrowed(KEX),
-        key: Cow::Owned(offered),
+        key: Cow::Owned(keys),
+        host_key_certificates: Cow::Owned(certificates),
         cipher: Cow::Borrowed(if has_aes_instructions() { WITH_AES_INSTRUCTIONS } else { WITHOUT }),
         ..Preferred::DEFAULT
     }

@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use russh::client::{self, DisconnectReason};
-use russh::keys::PublicKeyOrCertificate;
+use russh::keys::{PublicKey, PublicKeyOrCertificate};
 use russh::{Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{SessionSettings, describe};
 use crate::failure::{Failure, FailureKind};
 use crate::forward::{Forward, Remote};
-use crate::host_keys::{HostKeyError, Trusted};
+use crate::host_keys::{HostKeyError, ShownKey, Trusted};
 use crate::limits::REFUSALS_TOLD;
 use crate::pump::Local;
 
@@ -52,11 +52,19 @@ impl Accepted {
 pub(super) struct Client {
     settings: Arc<SessionSettings>,
     accepted: Accepted,
-    trusted: Arc<Mutex<Option<Trusted>>>,
+    proved: Arc<Mutex<Option<Proved>>>,
+    /// The first announcement goes there; a server needs no second one.
+    announced: Option<oneshot::Sender<Vec<PublicKey>>>,
     opened: mpsc::Sender<Opened>,
     locals: Locals,
     lost: Option<oneshot::Sender<Failure>>,
     refused: u32,
+}
+
+/// The host key that the server has proved to hold, and that we trust.
+pub(super) struct Proved {
+    pub(super) key: PublicKey,
+    pub(super) trusted: Trusted,
 }
 
 /// A forwarded connection that waits for its local service.
@@ -130,11 +138,21 @@ impl Client {
     pub(super) fn new(
         settings: Arc<SessionSettings>,
         accepted: Accepted,
-        trusted: Arc<Mutex<Option<Trusted>>>,
+        proved: Arc<Mutex<Option<Proved>>>,
+        announced: oneshot::Sender<Vec<PublicKey>>,
         opened: mpsc::Sender<Opened>,
         lost: oneshot::Sender<Failure>,
     ) -> Self {
-        Self { settings, accepted, trusted, opened, locals: Locals::default(), lost: Some(lost), refused: 0 }
+        Self {
+            settings,
+            accepted,
+            proved,
+            announced: Some(announced),
+            opened,
+            locals: Locals::default(),
+            lost: Some(lost),
+            refused: 0,
+        }
     }
 
     /// Hands a forwarded connection on, or refuses it by dropping the reply.
@@ -179,11 +197,22 @@ impl client::Handler for Client {
     type Error = ClientError;
 
     async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, ClientError> {
-        let PublicKeyOrCertificate::PublicKey { key, .. } = key else { return Ok(false) };
-        let trusted =
-            self.settings.host_keys.verify(&self.settings.destination, key).map_err(ClientError::HostKey)?;
-        *self.trusted.lock().unwrap_or_else(PoisonError::into_inner) = Some(trusted);
+        let (shown, server) = (shown_key(key), self.settings.destination.server());
+        let trusted = self.settings.host_keys.verify(&server, &shown).map_err(ClientError::HostKey)?;
+        let proved = Proved { key: shown.key(), trusted };
+        *self.proved.lock().unwrap_or_else(PoisonError::into_inner) = Some(proved);
         Ok(true)
+    }
+
+    async fn openssh_ext_host_keys_announced(
+        &mut self,
+        keys: Vec<PublicKey>,
+        _session: &mut client::Session,
+    ) -> Result<(), ClientError> {
+        if let Some(announced) = self.announced.take() {
+            let _ = announced.send(keys);
+        }
+        Ok(())
     }
 
     async fn disconnected(&mut self, reason: DisconnectReason<ClientError>) -> Result<(), ClientError> {
@@ -334,6 +363,16 @@ impl client::Handler for Client {
         _session: &mut client::Session,
     ) -> Result<(), ClientError> {
         self.refuse("x11")
+    }
+}
+
+/// russh has checked that the server holds the key, and nothing else.
+pub(super) fn shown_key(key: &PublicKeyOrCertificate) -> ShownKey {
+    match key {
+        PublicKeyOrCertificate::PublicKey { key, .. } => ShownKey::Plain(key.clone()),
+        PublicKeyOrCertificate::Certificate(certificate) => {
+            ShownKey::Certified(Box::new(certificate.clone()))
+        }
     }
 }
 

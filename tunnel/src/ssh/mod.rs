@@ -5,7 +5,9 @@
 //! connections run in one more task, which ends with the session and takes them all with it.
 
 mod algorithms;
+mod announced;
 mod client;
+mod scan;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,14 +18,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use russh::client::{AuthResult, Config, Handle, connect_stream};
-use russh::keys::{Algorithm, HashAlg, PrivateKey, PrivateKeyWithHashAlg};
+use russh::keys::{Algorithm, HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey};
 use russh::{Disconnect, SshId};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use self::algorithms::preferred;
-use self::client::{Accepted, Client, ClientError};
+use self::client::{Accepted, Client, ClientError, Proved};
 use crate::destination::Destination;
 use crate::failure::{Failure, FailureKind};
 use crate::forward::{Forward, Remote};
@@ -34,6 +36,7 @@ use crate::pump::{self, Traffic};
 use crate::stream::{Prompt, SshStream};
 
 pub(crate) use self::client::{ChannelWriter, Opened};
+pub(crate) use self::scan::host_keys_of;
 
 /// What a session needs to know of the tunnel that it belongs to.
 #[derive(Debug)]
@@ -49,12 +52,15 @@ pub(crate) struct SessionSettings {
 
 /// An SSH connection whose server has proved its host key. Dropping it ends it at once.
 pub(crate) struct Session {
-    handle: Handle<Client>,
+    handle: Arc<Handle<Client>>,
     lost: oneshot::Receiver<Failure>,
     accepted: Accepted,
-    trusted: Trusted,
+    proved: Proved,
+    announced: Option<oneshot::Receiver<Vec<PublicKey>>>,
+    settings: Arc<SessionSettings>,
     peer: SocketAddr,
     prompt: Prompt,
+    _learning: Option<AbortOnDrop>,
     _forwarded: AbortOnDrop,
     _socket: ShutOnDrop,
 }
@@ -70,9 +76,16 @@ impl Session {
         let (lost_sender, mut lost) = oneshot::channel();
         let (opened_sender, opened) = mpsc::channel(settings.max_connections.max(1));
         let accepted = Accepted::default();
-        let trusted = Arc::new(Mutex::new(None));
-        let client =
-            Client::new(settings.clone(), accepted.clone(), trusted.clone(), opened_sender, lost_sender);
+        let proved = Arc::new(Mutex::new(None));
+        let (announced_sender, announced) = oneshot::channel();
+        let client = Client::new(
+            settings.clone(),
+            accepted.clone(),
+            proved.clone(),
+            announced_sender,
+            opened_sender,
+            lost_sender,
+        );
         let config = Arc::new(config(&settings));
         let (stream, prompt) = SshStream::new(stream);
         let handle = match connect_stream(config, stream, client).await {
@@ -84,22 +97,34 @@ impl Session {
                 return Err(Failure::new(FailureKind::Handshake, format!("{peer}: {failure}")));
             }
         };
-        let trusted = trusted.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(trusted) = trusted else {
+        let proved = proved.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(proved) = proved else {
             return Err(handshake(&format_args!("{peer} finished the key exchange without a host key")));
         };
         let serving =
             pump::serve(opened, settings.max_connections, settings.buffer_bytes, settings.traffic.clone());
         let forwarded = AbortOnDrop(tokio::spawn(serving).abort_handle());
-        Ok(Self { handle, lost, accepted, trusted, peer, prompt, _forwarded: forwarded, _socket: socket })
+        Ok(Self {
+            handle: Arc::new(handle),
+            lost,
+            accepted,
+            proved,
+            announced: Some(announced),
+            settings,
+            peer,
+            prompt,
+            _learning: None,
+            _forwarded: forwarded,
+            _socket: socket,
+        })
     }
 
     /// The server's host key.
     pub(crate) fn trusted(&self) -> &Trusted {
-        &self.trusted
+        &self.proved.trusted
     }
 
-    /// Offers our key.
+    /// Offers our key. Once it is taken, what the server announces of its host keys is attended to in the background.
     pub(crate) async fn authenticate(&mut self, user: &str, identity: &Identity) -> Result<(), Failure> {
         let hash = match identity.private().algorithm() {
             // A server that doesn't tell which signatures it takes is asked with the strongest; SHA-1 is never used.
@@ -115,8 +140,13 @@ impl Session {
             let (peer, key) = (self.peer, identity.fingerprint());
             Failure::new(FailureKind::Auth, format!("{peer} refused the key {key} for user {user}{why}"))
         };
-        match self.handle.authenticate_publickey(user, key).await {
-            Ok(AuthResult::Success) => Ok(()),
+        // It is shared from the first success on only.
+        let Some(handle) = Arc::get_mut(&mut self.handle) else { return Ok(()) };
+        match handle.authenticate_publickey(user, key).await {
+            Ok(AuthResult::Success) => {
+                self.learn_announced();
+                Ok(())
+            }
             Ok(AuthResult::Failure { .. }) if self.handle.is_closed() => {
                 Err(self.lost_or(&russh::Error::Disconnect))
             }
@@ -126,6 +156,13 @@ impl Session {
             Ok(AuthResult::Failure { .. }) => Err(denied(&"")),
             Err(error) => Err(self.lost_or(&error)),
         }
+    }
+
+    fn learn_announced(&mut self) {
+        let Some(announced) = self.announced.take() else { return };
+        let learning =
+            announced::learn(self.handle.clone(), announced, self.settings.clone(), self.proved.key.clone());
+        self._learning = Some(AbortOnDrop(tokio::spawn(learning).abort_handle()));
     }
 
     /// Asks the server to listen; gives the port, or 0 for a Unix socket.
@@ -210,16 +247,20 @@ fn config(settings: &SessionSettings) -> Config {
     };
     let dead_after = settings.keepalive_interval * settings.keepalive_max.max(1);
     Config {
-        client_id: SshId::Standard(Cow::Borrowed(concat!("SSH-2.0-ocpp-tunnel_", env!("CARGO_PKG_VERSION")))),
+        client_id: client_id(),
         keepalive_interval: Some(interval),
         keepalive_max: max as usize,
         // Bounds the first key exchange, when no keepalive runs, and a write that the peer never takes.
         inactivity_timeout: Some(dead_after + Duration::from_secs(1)),
         window_size: CHANNEL_WINDOW,
         maximum_packet_size: CHANNEL_PACKET,
-        preferred: preferred(settings.host_keys.known_algorithms(&settings.destination)),
+        preferred: preferred(&settings.host_keys.expected(&settings.destination.server())),
         ..Config::default()
     }
+}
+
+fn client_id() -> SshId {
+    SshId::Standard(Cow::Borrowed(concat!("SSH-2.0-ocpp-tunnel_", env!("CARGO_PKG_VERSION"))))
 }
 
 fn describe(error: &russh::Error) -> Failure {

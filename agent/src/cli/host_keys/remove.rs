@@ -1,0 +1,33 @@
+//! `host-keys remove`: forgets what was learned of a server.
+
+use reverse_tunnel::{HostKeys, Server};
+
+use super::super::words::{remark, say};
+use super::{file_problem, pinned_remark};
+use crate::control::protocol::Problem;
+use crate::exit::Exit;
+
+pub(super) fn main(keys: &HostKeys, server: &Server) -> Result<Exit, Problem> {
+    let done = keys.forget(server).map_err(|error| file_problem(&error))?;
+    let path = keys.path().display();
+    for line in &done.by_pattern {
+        remark(&format!("{path}:{line} also stands for other servers and was left alone; edit it by hand."));
+    }
+    let pinned = keys.pinned(server);
+    if done.removed == 0 {
+        let text = format!("no key of {server} is in {path}");
+        let cure = match &pinned {
+            Some(place) => {
+                format!("{}; change ssh.host_keys there", pinned_remark(server, place))
+            }
+            None => "see `ocpp-tunnel host-keys list`; a port other than 22 is part of the name".to_owned(),
+        };
+        return Err(Problem::new(Exit::NotFound, text, cure));
+    }
+    let plural = if done.removed == 1 { "" } else { "s" };
+    say(&format!("removed {} key{plural} of {server} from {path}", done.removed));
+    if let Some(place) = pinned {
+        remark(&format!("{}, which still holds.", pinned_remark(server, &place)));
+    }
+    Ok(Exit::Ok)
+}
