@@ -61,8 +61,8 @@ pub const DISABLE_FILE_INTERVAL: Duration = Duration::from_secs(10);
 pub const CONTROL_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long `open --wait` waits for the tunnel to come up.
 pub const OPEN_WAIT: Duration = Duration::from_secs(60);
-/// How long `host-keys scan` may take: five handshakes over a slow mobile link.
-pub const SCAN: Duration = Duration::from_secs(60);
+/// How long `host-keys scan` may take: five handshakes over a slow mobile link, and no test of patience.
+pub const SCAN: Duration = Duration::from_secs(25);
 /// How long the CLI waits for an answer that needs no waiting.
 pub const CONTROL_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an agent that was started in the background may take until it answers.

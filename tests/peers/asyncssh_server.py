@@ -29,8 +29,9 @@ def tcp(host, port):
 
 
 class Server(asyncssh.SSHServer):
-    def __init__(self, canary):
+    def __init__(self, canary, announced):
         self.canary = canary
+        self.announced = announced
 
     def connection_made(self, conn):
         self.conn = conn
@@ -47,6 +48,10 @@ class Server(asyncssh.SSHServer):
 
     def auth_completed(self):
         tell(login=self.username)
+        if self.announced:
+            # asyncssh announces these next. It will sign the proof for the foreign key with its own.
+            keys = self.conn._all_server_host_keys
+            keys[asyncssh.read_public_key(self.announced).public_data] = next(iter(keys.values()))
 
     def server_requested(self, listen_host, listen_port):
         tell(forward=[listen_host, listen_port])
@@ -92,12 +97,14 @@ async def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--host-key", required=True)
     arguments.add_argument("--canary", type=int, required=True, help="a local port that must not be reached")
+    arguments.add_argument("--announce", help="a public key to announce beside its own, and to prove wrongly")
     options = arguments.parse_args()
     server = await asyncssh.listen(
         "127.0.0.1",
         0,
-        server_factory=lambda: Server(options.canary),
+        server_factory=lambda: Server(options.canary, options.announce),
         server_host_keys=[options.host_key],
+        send_server_host_keys=options.announce is not None,
     )
     tell(port=server.sockets[0].getsockname()[1])
     await server.wait_closed()

@@ -1,5 +1,6 @@
 //! The SSH server that misbehaves: `peers/asyncssh_server.py`, on the PyPI package `asyncssh`.
 
+use std::ffi::OsStr;
 use std::process::Stdio;
 
 use serde_json::Value;
@@ -37,11 +38,21 @@ pub struct AsyncSsh {
 impl AsyncSsh {
     /// Starts it; `canary` is a local port that none of its channels may get to.
     pub async fn start(canary: u16) -> Self {
+        Self::start_with(canary, &[]).await
+    }
+
+    /// Starts one that announces another's key beside its own, and proves it wrongly.
+    pub async fn start_announcing(canary: u16, key: &KeyPair) -> Self {
+        let file = key.private().with_extension("pub");
+        Self::start_with(canary, &["--announce".as_ref(), file.as_os_str()]).await
+    }
+
+    async fn start_with(canary: u16, options: &[&OsStr]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
         let host_key = KeyPair::generate(&dir.path().join("host_key")).await;
         let mut command = python("asyncssh_server.py");
         command.arg("--host-key").arg(host_key.private()).args(["--canary", &canary.to_string()]);
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command.args(options).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut daemon = Daemon::start(&mut command, &dir.path().join("log"));
         let stdout = daemon.child().stdout.take().expect("standard output is a pipe");
         let mut server =

@@ -6,21 +6,50 @@ use tokio::process::Command;
 
 use crate::process::{Output, run};
 
-/// An ed25519 key pair in two files, without a passphrase.
+/// A key pair in two files, without a passphrase.
 #[derive(Debug, Clone)]
 pub struct KeyPair {
     private: PathBuf,
 }
 
 impl KeyPair {
-    /// Makes one at `private` and `private` + `.pub`; one that is there already is replaced.
+    /// Makes an ed25519 one at `private` and `private` + `.pub`; one that is there already is replaced.
     pub async fn generate(private: &Path) -> Self {
-        let _ = std::fs::remove_file(private);
+        Self::generate_as(private, "ed25519").await
+    }
+
+    /// Makes one of this type, as `ssh-keygen -t` calls it; one that is there already is replaced with its certificate.
+    pub async fn generate_as(private: &Path, kind: &str) -> Self {
+        let pair = Self { private: private.to_owned() };
+        for file in [private, &pair.certificate()] {
+            let _ = std::fs::remove_file(file);
+        }
+        keygen(
+            Command::new("ssh-keygen").args(["-q", "-t", kind, "-N", "", "-C", "test", "-f"]).arg(private),
+        )
+        .await;
+        pair
+    }
+
+    /// Signs another key, as `ssh-keygen -s` with these options does; a certificate that it has already is replaced.
+    pub async fn certify(&self, subject: &Self, options: &[&str]) {
         let mut command = Command::new("ssh-keygen");
-        command.args(["-q", "-t", "ed25519", "-N", "", "-C", "test", "-f"]).arg(private);
-        let output = run(&mut command, "").await;
-        assert_eq!(output.code, Some(0), "ssh-keygen: {}", output.stderr);
-        Self { private: private.to_owned() }
+        command.args(["-q", "-I", "test", "-s"]).arg(&self.private).args(options);
+        keygen(command.arg(subject.private.with_extension("pub"))).await;
+    }
+
+    /// The file of its certificate, if it has one.
+    pub fn certificate(&self) -> PathBuf {
+        let mut name = self.private.file_name().unwrap_or_default().to_owned();
+        name.push("-cert.pub");
+        self.private.with_file_name(name)
+    }
+
+    /// The public half's fingerprint as `ssh-keygen -l` prints it.
+    pub async fn fingerprint(&self) -> String {
+        let output =
+            keygen(Command::new("ssh-keygen").arg("-lf").arg(self.private.with_extension("pub"))).await;
+        output.split(' ').nth(1).expect("the length comes before it").to_owned()
     }
 
     /// The file of the private half.
@@ -36,11 +65,22 @@ impl KeyPair {
 
     /// A line of `known_hosts` that says: this key is the one of 127.0.0.1 on `port`.
     pub fn known_hosts_line(&self, port: u16) -> String {
+        format!("[127.0.0.1]:{port} {}", self.type_and_key())
+    }
+
+    /// The public half without its comment.
+    pub fn type_and_key(&self) -> String {
         let line = self.public_line();
         let mut fields = line.split(' ');
         let (kind, key) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
-        format!("[127.0.0.1]:{port} {kind} {key}")
+        format!("{kind} {key}")
     }
+}
+
+async fn keygen(command: &mut Command) -> String {
+    let output = run(command, "").await;
+    assert_eq!(output.code, Some(0), "{command:?}: {}", output.stderr);
+    output.stdout
 }
 
 /// Someone who logs in with `ssh`, and checks host keys.

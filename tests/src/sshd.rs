@@ -25,7 +25,7 @@ const ACCOUNT_ID: u32 = 61_234;
 pub struct Sshd {
     dir: TempDir,
     port: u16,
-    host_key: KeyPair,
+    host_keys: Vec<KeyPair>,
     settings: String,
     daemon: Option<Daemon>,
 }
@@ -40,8 +40,9 @@ impl Sshd {
     pub async fn start_with(settings: &str) -> Self {
         let dir = account_directory();
         let host_key = KeyPair::generate(&dir.path().join("host_key")).await;
+        let host_keys = vec![host_key];
         let mut sshd =
-            Self { dir, port: ports::free(), host_key, settings: settings.to_owned(), daemon: None };
+            Self { dir, port: ports::free(), host_keys, settings: settings.to_owned(), daemon: None };
         sshd.resume().await;
         sshd
     }
@@ -66,14 +67,25 @@ impl Sshd {
         format!("{ACCOUNT}@127.0.0.1:{}", self.port)
     }
 
-    /// The key that it proves its identity with.
+    /// The first key that it proves its identity with.
     pub fn host_key(&self) -> &KeyPair {
-        &self.host_key
+        &self.host_keys[0]
+    }
+
+    /// Its keys; changes take effect with [`Self::resume`]. Those that have a certificate show it.
+    pub fn host_keys(&mut self) -> &mut Vec<KeyPair> {
+        &mut self.host_keys
+    }
+
+    /// Gives it one more key of this type, as `ssh-keygen -t` calls it; takes effect with [`Self::resume`].
+    pub async fn add_host_key(&mut self, kind: &str) {
+        let file = self.dir.path().join(format!("host_key_{kind}"));
+        self.host_keys.push(KeyPair::generate_as(&file, kind).await);
     }
 
     /// The line of `known_hosts` for it.
     pub fn known_hosts_line(&self) -> String {
-        self.host_key.known_hosts_line(self.port)
+        self.host_key().known_hosts_line(self.port)
     }
 
     /// Adds a line to the account's `authorized_keys`.
@@ -88,7 +100,7 @@ impl Sshd {
 
     /// Gives it another host key, as a reinstalled or a false server has; takes effect with [`Self::resume`].
     pub async fn change_host_key(&mut self) {
-        self.host_key = KeyPair::generate(&self.dir.path().join("host_key")).await;
+        self.host_keys = vec![KeyPair::generate(&self.dir.path().join("host_key")).await];
     }
 
     /// Everything that it has logged.
@@ -144,11 +156,19 @@ impl Sshd {
 
     fn configuration(&self) -> String {
         let dir = self.dir.path().display();
+        let mut host_keys = String::new();
+        for key in &self.host_keys {
+            host_keys += &format!("HostKey {}\n", key.private().display());
+            let certificate = key.certificate();
+            if certificate.exists() {
+                host_keys += &format!("HostCertificate {}\n", certificate.display());
+            }
+        }
         // sshd takes the first value of each setting.
         format!(
             "{}\n\
              ListenAddress 127.0.0.1:{}\n\
-             HostKey {dir}/host_key\n\
+             {host_keys}\
              AuthorizedKeysFile {dir}/home/.ssh/authorized_keys\n\
              PidFile none\n\
              LogLevel DEBUG1\n\
