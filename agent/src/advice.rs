@@ -45,7 +45,7 @@ fn for_host_key(fault: HostKeyFault, server: &Server) -> Cow<'static, str> {
             "give the server another host key; if this one is sound after all, remove the @revoked line".into()
         }
         HostKeyFault::Certificate => format!(
-            "let the authority sign the server's key again: ssh-keygen -s CA -h -I ID -n {} -V +52w HOST_KEY.pub",
+            "let the authority sign the server's key: ssh-keygen -s CA -h -I ID -n {} -V +52w HOST_KEY.pub",
             host(server)
         )
         .into(),

@@ -63,6 +63,8 @@ pub const CONTROL_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 pub const OPEN_WAIT: Duration = Duration::from_secs(60);
 /// How long `host-keys scan` may take: five handshakes over a slow mobile link, and no test of patience.
 pub const SCAN: Duration = Duration::from_secs(25);
+/// Bytes of an answer that are read from the terminal: more than `yes`.
+pub const ANSWER_BYTES: u64 = 64;
 /// How long the CLI waits for an answer that needs no waiting.
 pub const CONTROL_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an agent that was started in the background may take until it answers.

@@ -283,6 +283,11 @@ impl Agent {
         self.state_dir().join("known_hosts")
     }
 
+    /// Replaces that file, as a person does.
+    pub fn write_known_hosts(&self, text: &str) {
+        std::fs::write(self.known_hosts(), text).expect("it can be written");
+    }
+
     /// Runs a command of the command line on a terminal, types `input` there, and returns what it showed.
     pub async fn on_a_terminal(&self, arguments: &[&str], input: &str) -> Output {
         let command = self.command(arguments);

@@ -40,7 +40,7 @@ impl Rig {
     }
 
     fn remember(&self, lines: &str) {
-        std::fs::write(self.agent.known_hosts(), format!("{lines}\n")).unwrap();
+        self.agent.write_known_hosts(&format!("{lines}\n"));
     }
 
     fn remembered(&self) -> String {
@@ -290,14 +290,16 @@ async fn scan_shows_a_key_of_every_type_without_logging_in() {
     let scanned = rig.agent.cli(&["host-keys", "scan", &rig.server(), "--json"]).await;
     assert_eq!(scanned.code, Some(0), "{scanned:?}");
     let document: Value = serde_json::from_str(&scanned.stdout).unwrap();
-    let mut expected = Vec::new();
+    let (port, mut expected) = (rig.sshd.port(), Vec::new());
     for (key, kind, trust) in
         [(0, "ssh-ed25519", "trusted"), (1, "ecdsa-sha2-nistp256", "unknown"), (2, "ssh-rsa", "unknown")]
     {
         let fingerprint = rig.sshd.host_keys()[key].fingerprint().await;
+        let line = rig.sshd.host_keys()[key].known_hosts_line(port);
         let why = (key == 0).then(|| format!("{}:1", rig.agent.known_hosts().display()));
         expected.push(serde_json::json!({
-            "type": kind, "fingerprint": fingerprint, "authority": null, "trust": trust, "why": why
+            "type": kind, "fingerprint": fingerprint, "authority": null, "trust": trust, "why": why,
+            "line": line
         }));
     }
     assert_eq!(document["host_keys"], Value::from(expected), "{document}");

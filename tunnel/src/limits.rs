@@ -21,6 +21,8 @@ pub const KNOWN_HOSTS_BYTES: u64 = 256 * 1024;
 pub const KNOWN_HOSTS_LINE_BYTES: usize = 16 * 1024;
 /// Keys that the known-hosts file may hold for another one to be learned, so that a hostile CSMS can't fill the flash.
 pub const LEARNED_KEYS: usize = 256;
+/// Characters of a text in a certificate that an error shows: a host name, or a few.
+pub const SHOWN_CHARACTERS: usize = 120;
 /// Host keys that one server may announce for them to be learned: OpenSSH has one of each of four types, twice while they
 /// are exchanged.
 pub const ANNOUNCED_KEYS: usize = 8;

@@ -331,7 +331,7 @@ fn ssh(ssh: &file::Ssh) -> Result<Ssh, Invalid> {
         line.get_ref().parse::<KnownHost>().map_err(|error| {
             Invalid::value(
                 line,
-                format!("ssh.host_keys: {error}; copy a line from known_hosts or `ssh-keyscan`"),
+                format!("ssh.host_keys: {error}; copy a line from known_hosts, `ssh-keyscan` or `ocpp-tunnel host-keys scan --json`"),
             )
         })
     });

@@ -10,6 +10,7 @@ use ssh_key::{Algorithm, Certificate, HashAlg, PublicKey};
 
 use super::line::{host_name, matches_glob};
 use crate::destination::Host;
+use crate::limits::SHOWN_CHARACTERS;
 
 /// The wall clock that the validity of certificates is judged by. It may be decades off.
 #[derive(Clone, Copy, Debug)]
@@ -113,9 +114,6 @@ fn shortened(text: &str) -> String {
     let short: String = text.chars().take(SHOWN_CHARACTERS).collect();
     if short.len() < text.len() { short + "…" } else { short }
 }
-
-/// Characters of a certificate's texts that an error shows.
-const SHOWN_CHARACTERS: usize = 120;
 
 /// The first second that RFC 3339 can't write: the year 10000.
 const END_OF_DATES: u64 = 253_402_300_800;

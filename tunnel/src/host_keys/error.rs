@@ -75,6 +75,10 @@ impl HostKeyError {
     /// be fine the next time.
     pub(crate) fn to_failure(&self) -> Failure {
         let fault = match self {
+            // The server showed a bare key, and would be trusted with a certificate.
+            Self::Changed { known, .. } if known.iter().all(|known| known.authority) => {
+                HostKeyFault::Certificate
+            }
             Self::Changed { known, .. } if known.iter().any(|known| matches!(known.place, Place::Pin(_))) => {
                 HostKeyFault::Pinned
             }

@@ -4,7 +4,6 @@
 //! Lines that we don't understand say nothing and are kept byte for byte. Whoever writes holds a lock on the file's
 //! directory, so that the agent and the command line don't undo each other's changes.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -47,8 +46,13 @@ pub struct Rewritten {
     pub by_pattern: Vec<usize>,
 }
 
-/// A line's number from 1, and what it says.
-pub(super) type Numbered<T> = (usize, T);
+/// What the file says, by the numbers of its lines from 1.
+#[derive(Debug, Default)]
+pub(super) struct Content {
+    pub(super) hosts: Vec<(usize, KnownHost)>,
+    /// The lines that we don't understand.
+    pub(super) errors: Vec<(usize, LineError)>,
+}
 
 impl KnownHostsFile {
     pub(super) fn new(path: PathBuf) -> Self {
@@ -59,22 +63,20 @@ impl KnownHostsFile {
         &self.path
     }
 
-    /// The lines that say something, and those that we don't understand. Comments and empty lines are neither.
-    #[expect(clippy::type_complexity, reason = "two lists of numbered lines")]
-    pub(super) fn read(&self) -> Result<(Vec<Numbered<KnownHost>>, Vec<Numbered<LineError>>), FileError> {
-        let content = self.content()?;
-        let (mut hosts, mut errors) = (Vec::new(), Vec::new());
-        for (index, line) in content.split(|byte| *byte == b'\n').enumerate() {
+    /// Reads the file, but for its comments and empty lines.
+    pub(super) fn read(&self) -> Result<Content, FileError> {
+        let mut content = Content::default();
+        for (index, line) in self.bytes()?.split(|byte| *byte == b'\n').enumerate() {
             let line = String::from_utf8_lossy(line);
             if line.trim().is_empty() || line.trim_start().starts_with('#') {
                 continue;
             }
             match line.parse() {
-                Ok(host) => hosts.push((index + 1, host)),
-                Err(error) => errors.push((index + 1, error)),
+                Ok(host) => content.hosts.push((index + 1, host)),
+                Err(error) => content.errors.push((index + 1, error)),
             }
         }
-        Ok((hosts, errors))
+        Ok(content)
     }
 
     /// Takes the server's keys that `forget` picks out of the file and adds those of `learn` that it doesn't hold yet.
@@ -86,71 +88,30 @@ impl KnownHostsFile {
         learn: &[PublicKey],
     ) -> Result<Rewritten, FileError> {
         let write_error = |error| FileError::Write(self.path.clone(), error);
-        let directory = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let directory = File::open(directory.unwrap_or(Path::new("."))).map_err(write_error)?;
+        let directory = File::open(self.directory()).map_err(write_error)?;
         directory.try_lock().map_err(|error| match error {
             fs::TryLockError::WouldBlock => FileError::Busy(self.path.clone()),
             fs::TryLockError::Error(error) => write_error(error),
         })?;
 
-        let name = known_hosts_name(server);
-        let old = self.content()?;
-        let mut rewritten = Rewritten::default();
-        let (mut new, mut keys) = (Vec::with_capacity(old.len()), 0);
-        let mut known: Vec<PublicKey> = Vec::new();
-        for (index, line) in old.split_inclusive(|byte| *byte == b'\n').enumerate() {
-            let text = String::from_utf8_lossy(line);
-            let Ok(host) = text.trim_end_matches('\n').parse::<KnownHost>() else {
-                new.extend(line);
-                continue;
-            };
-            keys += 1;
-            if host.kind != Kind::Key || !forget(&host.key) {
-                if host.speaks_of(server) && host.kind == Kind::Key {
-                    known.push(host.key);
-                }
-                new.extend(line);
-                continue;
-            }
-            match host.names.without(&name) {
-                Without::Untouched => new.extend(line),
-                Without::Pattern => {
-                    rewritten.by_pattern.push(index + 1);
-                    new.extend(line);
-                }
-                Without::Nothing => {
-                    rewritten.removed += 1;
-                    keys -= 1;
-                }
-                Without::Names(names) => {
-                    rewritten.removed += 1;
-                    new.extend(with_names(&text, &names).as_bytes());
-                }
-            }
+        let mut draft = Draft::new(server);
+        for line in self.bytes()?.split_inclusive(|byte| *byte == b'\n') {
+            draft.take_over(line, &forget);
         }
         for key in learn {
-            if known.iter().any(|known| known.key_data() == key.key_data()) {
-                continue;
-            }
-            if !new.is_empty() && !new.ends_with(b"\n") {
-                new.push(b'\n');
-            }
-            let line = line_of(&name, key).map_err(write_error)?;
-            new.extend(line.as_bytes());
-            known.push(key.clone());
-            keys += 1;
-            rewritten.added += 1;
+            draft.learn(key).map_err(write_error)?;
         }
-        if rewritten.added > 0 && (keys > LEARNED_KEYS || new.len() as u64 > KNOWN_HOSTS_BYTES) {
+        let Draft { bytes, keys, done, .. } = draft;
+        if done.added > 0 && (keys > LEARNED_KEYS || bytes.len() as u64 > KNOWN_HOSTS_BYTES) {
             return Err(FileError::Full(self.path.clone()));
         }
-        if rewritten.added + rewritten.removed > 0 {
-            self.replace(&new, &directory).map_err(write_error)?;
+        if done.added + done.removed > 0 {
+            self.replace(&bytes, &directory).map_err(write_error)?;
         }
-        Ok(rewritten)
+        Ok(done)
     }
 
-    fn content(&self) -> Result<Vec<u8>, FileError> {
+    fn bytes(&self) -> Result<Vec<u8>, FileError> {
         let read_error = |error| FileError::Read(self.path.clone(), error);
         let file = match File::open(&self.path) {
             Ok(file) => file,
@@ -167,15 +128,83 @@ impl KnownHostsFile {
     }
 
     fn replace(&self, content: &[u8], directory: &File) -> io::Result<()> {
-        let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let mut file = tempfile::Builder::new()
             .prefix(".known-hosts-")
             .permissions(fs::Permissions::from_mode(0o644))
-            .tempfile_in(parent.unwrap_or(Path::new(".")))?;
+            .tempfile_in(self.directory())?;
         file.write_all(content)?;
         file.as_file().sync_all()?;
         file.persist(&self.path)?;
         directory.sync_all()
+    }
+    fn directory(&self) -> &Path {
+        let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        parent.unwrap_or(Path::new("."))
+    }
+}
+
+/// The file as it will be.
+struct Draft<'a> {
+    server: &'a Server,
+    name: String,
+    bytes: Vec<u8>,
+    /// Lines that say something, of all servers.
+    keys: usize,
+    /// The server's keys that are left.
+    left: Vec<PublicKey>,
+    done: Rewritten,
+    number: usize,
+}
+
+impl<'a> Draft<'a> {
+    fn new(server: &'a Server) -> Self {
+        let (name, done) = (known_hosts_name(server), Rewritten::default());
+        Self { server, name, bytes: Vec::new(), keys: 0, left: Vec::new(), done, number: 0 }
+    }
+
+    /// Takes the next line over, without the server's name if its key is to be forgotten.
+    fn take_over(&mut self, line: &[u8], forget: impl Fn(&PublicKey) -> bool) {
+        self.number += 1;
+        let text = String::from_utf8_lossy(line);
+        let Ok(host) = text.trim_end_matches('\n').parse::<KnownHost>() else {
+            return self.bytes.extend(line);
+        };
+        let is_theirs = host.kind == Kind::Key && host.speaks_of(self.server);
+        let without = match is_theirs && forget(&host.key) {
+            true => host.names.without(&self.name),
+            false => Without::Untouched,
+        };
+        self.keys += 1;
+        match without {
+            Without::Untouched if is_theirs => self.left.push(host.key),
+            Without::Untouched => {}
+            Without::Pattern => self.done.by_pattern.push(self.number),
+            Without::Names(names) => {
+                self.done.removed += 1;
+                return self.bytes.extend(with_names(&text, &names).as_bytes());
+            }
+            Without::Nothing => {
+                self.done.removed += 1;
+                self.keys -= 1;
+                return;
+            }
+        }
+        self.bytes.extend(line);
+    }
+
+    fn learn(&mut self, key: &PublicKey) -> io::Result<()> {
+        if self.left.iter().any(|left| left.key_data() == key.key_data()) {
+            return Ok(());
+        }
+        if !self.bytes.is_empty() && !self.bytes.ends_with(b"\n") {
+            self.bytes.push(b'\n');
+        }
+        self.bytes.extend(line_of(self.server, key).map_err(io::Error::other)?.as_bytes());
+        self.bytes.push(b'\n');
+        self.left.push(key.clone());
+        self.keys += 1;
+        self.done.added += 1;
+        Ok(())
     }
 }
 
@@ -186,13 +215,10 @@ fn with_names(line: &str, names: &str) -> String {
     format!("{names}{rest}")
 }
 
-fn line_of(name: &str, key: &PublicKey) -> io::Result<String> {
-    let mut key: Cow<'_, PublicKey> = Cow::Borrowed(key);
-    if !key.comment().is_empty() {
-        key.to_mut().set_comment("");
-    }
-    let key = key.to_openssh().map_err(io::Error::other)?;
-    Ok(format!("{name} {}\n", key.trim_end()))
+/// The line that says: this is the server's key.
+pub(super) fn line_of(server: &Server, key: &PublicKey) -> Result<String, ssh_key::Error> {
+    let key = PublicKey::new(key.key_data().clone(), "").to_openssh()?;
+    Ok(format!("{} {}", known_hosts_name(server), key.trim_end()))
 }
 
 impl fmt::Display for FileError {
@@ -201,13 +227,11 @@ impl fmt::Display for FileError {
             Self::Read(path, error) => write!(f, "can't read the known hosts in {}: {error}", path.display()),
             Self::Write(path, error) => write!(f, "can't write {}: {error}", path.display()),
             Self::Busy(path) => write!(f, "another process is writing {}", path.display()),
-            Self::Full(path) => {
-                write!(
-                    f,
-                    "{} may hold {LEARNED_KEYS} keys and {KNOWN_HOSTS_BYTES} bytes, no more are learned",
-                    path.display()
-                )
-            }
+            Self::Full(path) => write!(
+                f,
+                "{} may hold {LEARNED_KEYS} keys and {KNOWN_HOSTS_BYTES} bytes, no more are learned",
+                path.display()
+            ),
         }
     }
 }

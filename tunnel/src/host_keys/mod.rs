@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use ssh_key::{Algorithm, Certificate, PublicKey};
 
-use self::file::{KnownHostsFile, Numbered};
+use self::file::{Content, KnownHostsFile, line_of};
 use self::line::known_hosts_name;
 use crate::destination::Server;
 use crate::identity::fingerprint;
@@ -113,8 +113,8 @@ impl HostKeys {
     /// # Errors
     /// Something speaks against the key; never [`HostKeyError::Unknown`].
     pub fn judge(&self, server: &Server, shown: &ShownKey) -> Result<Verdict, HostKeyError> {
-        let (lines, _) = self.file.read()?;
-        let (pins, learned) = self.lines_of(server, &lines);
+        let content = self.file.read()?;
+        let (pins, learned) = self.lines_of(server, &content);
         let (host, key) = (known_hosts_name(server), shown.key());
         let authority = shown.authority();
         for (place, line) in pins.iter().chain(&learned).filter(|(_, line)| line.kind == Kind::Revoked) {
@@ -153,8 +153,8 @@ impl HostKeys {
     /// What the key exchange must ask this server for first: one with several keys would otherwise show one that we have
     /// never seen.
     pub(crate) fn expected(&self, server: &Server) -> Expected {
-        let (lines, _) = self.file.read().unwrap_or_default();
-        let (pins, learned) = self.lines_of(server, &lines);
+        let content = self.file.read().unwrap_or_default();
+        let (pins, learned) = self.lines_of(server, &content);
         let mut expected = Expected::default();
         for (_, line) in known(pins, learned) {
             match line.kind {
@@ -168,7 +168,8 @@ impl HostKeys {
     /// Where the configuration pins the server, by a key or an authority.
     #[must_use]
     pub fn pinned(&self, server: &Server) -> Option<Place> {
-        let (pins, _) = self.lines_of(server, &[]);
+        let content = Content::default();
+        let (pins, _) = self.lines_of(server, &content);
         known(pins, Vec::new()).into_iter().map(|(place, _)| place).next()
     }
 
@@ -177,7 +178,7 @@ impl HostKeys {
     /// # Errors
     /// The file can't be read.
     pub fn all(&self) -> Result<Vec<(Place, KnownHost)>, FileError> {
-        let (lines, _) = self.file.read()?;
+        let lines = self.file.read()?.hosts;
         let pins = self.pins.iter().cloned().enumerate().map(|(index, pin)| (Place::Pin(index + 1), pin));
         let lines = lines.into_iter().map(|(number, line)| (self.in_file(number), line));
         Ok(pins.chain(lines).collect())
@@ -188,7 +189,7 @@ impl HostKeys {
     /// # Errors
     /// The file can't be read.
     pub fn not_understood(&self) -> Result<Vec<(Place, LineError)>, FileError> {
-        let (_, errors) = self.file.read()?;
+        let errors = self.file.read()?.errors;
         Ok(errors.into_iter().map(|(number, error)| (self.in_file(number), error)).collect())
     }
 
@@ -226,8 +227,8 @@ impl HostKeys {
         if self.policy == HostKeyPolicy::Strict || announced.len() > ANNOUNCED_KEYS {
             return None;
         }
-        let (lines, _) = self.file.read().ok()?;
-        let (pins, learned) = self.lines_of(server, &lines);
+        let content = self.file.read().ok()?;
+        let (pins, learned) = self.lines_of(server, &content);
         let revoked = |key: &PublicKey| {
             let mut lines = pins.iter().chain(&learned);
             lines.any(|(_, line)| line.kind == Kind::Revoked && line.key.key_data() == key.key_data())
@@ -262,13 +263,9 @@ impl HostKeys {
     }
 
     /// The pins that speak of a server, and the lines of the file that do.
-    fn lines_of<'a>(
-        &'a self,
-        server: &Server,
-        lines: &'a [Numbered<KnownHost>],
-    ) -> (Vec<Placed<'a>>, Vec<Placed<'a>>) {
+    fn lines_of<'a>(&'a self, server: &Server, content: &'a Content) -> (Vec<Placed<'a>>, Vec<Placed<'a>>) {
         let pins = self.pins.iter().enumerate().map(|(index, pin)| (Place::Pin(index + 1), pin));
-        let learned = lines.iter().map(|(number, line)| (self.in_file(*number), line));
+        let learned = content.hosts.iter().map(|(number, line)| (self.in_file(*number), line));
         let speaks = |(_, line): &Placed<'_>| line.speaks_of(server);
         (pins.filter(speaks).collect(), learned.filter(speaks).collect())
     }
@@ -327,6 +324,13 @@ impl ShownKey {
     #[must_use]
     pub fn signed_by(&self) -> Option<String> {
         self.authority().as_ref().map(fingerprint)
+    }
+
+    /// The line of a known-hosts file that pins that key for a server.
+    #[must_use]
+    pub fn known_hosts_line(&self, server: &Server) -> String {
+        // russh has read the key, so it can be written.
+        line_of(server, &self.key()).unwrap_or_default()
     }
 
     fn authority(&self) -> Option<PublicKey> {

@@ -157,8 +157,9 @@ fn an_authority_vouches_for_a_host_and_nothing_is_learned() {
         let trusted = certified(&keys, &certificate(|_| {})).unwrap();
         assert_eq!(trusted, Trusted { fingerprint: fingerprint(&key(1)), learned: false });
         // The key alone proves nothing, and isn't learned either.
-        let error = certified(&keys, &plain(1)).unwrap_err();
-        assert!(error.contains("known is the authority SHA256:"), "{error}");
+        let error = keys.verify(&server("gateway.example"), &plain(1)).unwrap_err();
+        assert!(error.to_string().contains("known is the authority SHA256:"), "{error}");
+        assert_eq!(error.to_failure().kind, crate::FailureKind::HostKey(crate::HostKeyFault::Certificate));
         assert_eq!(file(&keys), content);
     }
 }

@@ -16,7 +16,7 @@ pub(super) fn main(keys: &HostKeys, server: &Server, json: bool) -> Result<Exit,
     block_on(async {
         let scanned = scan_server(keys, server).await?;
         if json {
-            let shown: Vec<Value> = scanned.iter().map(Scanned::document).collect();
+            let shown: Vec<Value> = scanned.iter().map(|key| key.document(server)).collect();
             say(&format!("{:#}", json!({"schema": 1, "server": server.to_string(), "host_keys": shown})));
         } else {
             show(server, &scanned);
@@ -96,13 +96,14 @@ pub(super) fn show(server: &Server, scanned: &[Scanned]) {
 }
 
 impl Scanned {
-    fn document(&self) -> Value {
+    fn document(&self, server: &Server) -> Value {
         json!({
             "type": self.shown.key_type(),
             "fingerprint": self.shown.fingerprint(),
             "authority": self.shown.signed_by(),
             "trust": self.trust.word(),
             "why": self.trust.why(),
+            "line": self.shown.known_hosts_line(server),
         })
     }
 }

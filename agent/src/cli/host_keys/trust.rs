@@ -12,6 +12,7 @@ use crate::agent::make_state_directory;
 use crate::config::Config;
 use crate::control::protocol::Problem;
 use crate::exit::Exit;
+use crate::limits::ANSWER_BYTES;
 
 /// Somebody must vouch for the keys: by their fingerprints, or on a terminal.
 pub(super) fn check_usage(server: &Server, fingerprints: &[String]) -> Result<(), Problem> {
@@ -99,9 +100,6 @@ fn choose<'a>(
     }
     Ok(named.into_iter().filter(|key| matches!(key.trust, Trust::Unknown)).collect())
 }
-
-/// Bytes of an answer that are read.
-const ANSWER_BYTES: u64 = 64;
 
 fn confirmed() -> Result<bool, Problem> {
     let mut stderr = io::stderr().lock();
