@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use reverse_tunnel::identity::IdentityError;
-use reverse_tunnel::{Clock, HostKeys, Identity, Meter, Settings};
+use reverse_tunnel::{Clock, DeviceKeys, HostKeys, Meter, Settings};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, Interval, interval_at};
 
@@ -71,16 +71,16 @@ impl Agent {
         // Before anything can end us: who asks us to stop is always heard.
         let terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
         let interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
-        let identity = load_identity(config)?;
+        let keys = Arc::new(device_keys(config)?);
         let service = purpose == Purpose::Service;
         let file = service.then(|| WantedFile::in_directory(&config.runtime_dir));
-        let settings = tunnel_settings(config, identity.clone());
+        let settings = tunnel_settings(config, keys.clone());
         let usage = Usage::open(&config.state_dir, config.policy.monthly_bytes, settings.meter.clone());
         let (supervisor, handle) =
             Supervisor::new(&config.slots, Arc::new(config.policy.clone()), settings, file, usage);
         let link = match &config.ocpp {
             Some(ocpp) if service => {
-                Some(trigger::start(config, ocpp, &identity, handle.clone()).map_err(StartError::Link)?)
+                Some(trigger::start(config, ocpp, &keys, handle.clone()).map_err(StartError::Link)?)
             }
             _ => None,
         };
@@ -90,11 +90,13 @@ impl Agent {
             ocpp: link.as_ref().map(OcppLink::status),
             views: handle.views(),
             usage: handle.usage(),
+            keys: keys.clone(),
         };
         let place = Place::take(config, instance, observed, handle.clone())?;
         tokio::spawn(supervisor.run());
         let version = env!("CARGO_PKG_VERSION");
-        tracing::info!(version, key = identity.fingerprint(), "agent-started");
+        let key = keys.to_authorise().borrow().fingerprint();
+        tracing::info!(version, key, "agent-started");
         let look = interval_at(Instant::now() + PLACE_INTERVAL, PLACE_INTERVAL);
         Ok(Self { supervisor: handle, link, place, look, terminate, interrupt })
     }
@@ -142,14 +144,14 @@ fn raise_descriptor_limit() {
     }
 }
 
-/// Reads the device key, or makes it.
+/// Reads the device's keys, or makes the first one.
 ///
 /// # Errors
 /// `state_dir` or the key can't be used.
-pub fn load_identity(config: &Config) -> Result<Identity, StartError> {
+pub fn device_keys(config: &Config) -> Result<DeviceKeys, StartError> {
     make_state_directory(config)?;
     let comment = config.identity.as_deref().unwrap_or("ocpp-tunnel");
-    Identity::load_or_create(&config.ssh.identity_file, comment).map_err(StartError::Identity)
+    DeviceKeys::open(&config.ssh.identity_file, comment).map_err(StartError::Identity)
 }
 
 /// Makes `state_dir` where it doesn't exist.
@@ -171,10 +173,10 @@ pub fn host_keys(config: &Config) -> HostKeys {
     HostKeys::new(ssh.host_keys.clone(), ssh.known_hosts_file.clone(), ssh.host_key_policy, clock)
 }
 
-fn tunnel_settings(config: &Config, identity: Identity) -> Settings {
+fn tunnel_settings(config: &Config, keys: Arc<DeviceKeys>) -> Settings {
     let ssh = &config.ssh;
     Settings {
-        identity,
+        keys,
         host_keys: Arc::new(host_keys(config)),
         keepalive_interval: ssh.keepalive_interval,
         keepalive_max: ssh.keepalive_max,
@@ -211,8 +213,7 @@ impl StartError {
             Self::Instance(InstanceError::Directory(path, _)) | Self::State(path, _) => {
                 format!("make {} writable for this user, or run as root", path.display())
             }
-            Self::Identity(IdentityError::Exposed(path, _)) => format!("chmod 600 {}", path.display()),
-            Self::Identity(_) => "check ssh.identity_file and its permissions".into(),
+            Self::Identity(error) => error.cure(),
             Self::Link(_) => "mend the configuration; `ocpp-tunnel config check` tests it".into(),
             Self::Control(..) | Self::Signals(_) => "check runtime_dir".into(),
         }

@@ -12,7 +12,7 @@ use ocpp_bridge::{
     Access, AuthorizationKey, BootInfo, ChargePoint, Command, ConfigurationStatus, Credentials, Event,
     LinkSettings, LinkStatus, Registry, RequestId, TlsSettings,
 };
-use reverse_tunnel::{Destination, Identity, Reason};
+use reverse_tunnel::{Destination, DeviceKeys, Identity, Reason};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -48,7 +48,7 @@ pub enum LinkError {
 pub fn start(
     config: &Config,
     ocpp: &Ocpp,
-    identity: &Identity,
+    keys: &DeviceKeys,
     supervisor: SupervisorHandle,
 ) -> Result<OcppLink, LinkError> {
     let settings = link_settings(ocpp)?;
@@ -76,7 +76,8 @@ pub fn start(
     ));
     let trigger = Trigger {
         slots: config.slots.clone(),
-        client_key: client_key_value(identity),
+        client_key: None,
+        to_authorise: keys.to_authorise(),
         supervisor,
         commands,
         shown: Vec::new(),
@@ -166,6 +167,7 @@ fn client_key_value(identity: &Identity) -> Option<String> {
 struct Trigger {
     slots: Vec<Slot>,
     client_key: Option<String>,
+    to_authorise: watch::Receiver<Identity>,
     supervisor: SupervisorHandle,
     commands: mpsc::Sender<Command>,
     /// What the CSMS can read, so that only what changed is passed on.
@@ -175,7 +177,7 @@ struct Trigger {
 impl Trigger {
     async fn run(mut self, mut events: mpsc::Receiver<Event>, mut stopped: mpsc::Receiver<()>) {
         let mut views = self.supervisor.views();
-        self.show(CLIENT_KEY, self.client_key.clone()).await;
+        self.show_client_key().await;
         let first = views.borrow_and_update().clone();
         self.show_slots(&first).await;
         loop {
@@ -197,9 +199,20 @@ impl Trigger {
                     let views = views.borrow_and_update().clone();
                     self.show_slots(&views).await;
                 }
+                Ok(()) = self.to_authorise.changed() => {
+                    self.show_client_key().await;
+                    let views = views.borrow_and_update().clone();
+                    self.show_slots(&views).await;
+                }
                 _ = stopped.recv() => return,
             }
         }
+    }
+
+    /// While the device changes its key this is the new one: servers know the other one already.
+    async fn show_client_key(&mut self) {
+        self.client_key = client_key_value(&self.to_authorise.borrow_and_update());
+        self.show(CLIENT_KEY, self.client_key.clone()).await;
     }
 
     async fn change(&self, key: &str, value: &str, profile: u8) -> ConfigurationStatus {

@@ -1,4 +1,4 @@
-//! The key that this device authenticates with: made on first start, read on later ones.
+//! A key pair that this device authenticates with: made on first start, read on later ones.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -7,16 +7,18 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ssh_key::private::Ed25519Keypair;
+use ssh_key::private::{Ed25519Keypair, KeypairData};
 use ssh_key::{LineEnding, PrivateKey, PublicKey};
 
-use crate::limits::KEY_FILE_BYTES;
-use crate::ssh;
+use crate::certificate::{CertificateError, UserCertificate};
+use crate::limits::{KEY_FILE_BYTES, RSA_BITS};
+use crate::{dropbear_key, ssh};
 
-/// The device's key pair.
+/// A key pair, and the certificate beside it.
 #[derive(Clone)]
 pub struct Identity {
     private: Arc<PrivateKey>,
+    certificate: Arc<Result<Option<UserCertificate>, CertificateError>>,
 }
 
 /// Why there is no key.
@@ -26,8 +28,12 @@ pub enum IdentityError {
     Read(PathBuf, io::Error),
     /// The file is there and holds no private key that we understand.
     Format(PathBuf, String),
+    /// The key is of a kind that is too weak, such as DSA or a short RSA.
+    Weak(PathBuf, String),
     /// Others than its owner may read it; the number is its mode.
     Exposed(PathBuf, u32),
+    /// It is another user's; the numbers are its owner and this process's user.
+    Owner(PathBuf, u32, u32),
     /// A new key can't be made or written.
     Create(PathBuf, io::Error),
 }
@@ -35,12 +41,12 @@ pub enum IdentityError {
 impl Identity {
     /// Reads the private key in `path`, or makes an ed25519 key there (mode 0600, atomically) if there is none.
     ///
-    /// `comment` goes into a new key's public line.
+    /// `comment` stands in the public line of a new key, and of one whose file has none.
     ///
     /// # Errors
     /// See [`IdentityError`].
     pub fn load_or_create(path: &Path, comment: &str) -> Result<Self, IdentityError> {
-        match Self::load(path) {
+        match Self::load(path, comment) {
             Err(IdentityError::Read(_, error)) if error.kind() == io::ErrorKind::NotFound => {
                 Self::create(path, comment)
             }
@@ -48,25 +54,28 @@ impl Identity {
         }
     }
 
-    /// Reads a private key: OpenSSH's format, PKCS#1, PKCS#8 or SEC1, without a passphrase, at most 32 KiB.
+    /// Reads a private key without a passphrase: OpenSSH's format, dropbear's, PKCS#1, PKCS#8 or SEC1, at most 32 KiB; and the
+    /// certificate beside it, if there is one.
     ///
     /// # Errors
     /// See [`IdentityError`].
-    pub fn load(path: &Path) -> Result<Self, IdentityError> {
-        let read_error = |error| IdentityError::Read(path.to_owned(), error);
-        let file = File::open(path).map_err(read_error)?;
-        let metadata = file.metadata().map_err(read_error)?;
-        if metadata.mode() & 0o077 != 0 {
-            return Err(IdentityError::Exposed(path.to_owned(), metadata.mode() & 0o7777));
+    pub fn load(path: &Path, comment: &str) -> Result<Self, IdentityError> {
+        let bytes = read_private(path)?;
+        let mut private = decode(&bytes).map_err(|error| IdentityError::Format(path.to_owned(), error))?;
+        check_strength(private.key_data()).map_err(|why| IdentityError::Weak(path.to_owned(), why))?;
+        ssh::check_pair(&private).map_err(|error| IdentityError::Format(path.to_owned(), error))?;
+        if private.comment().as_bytes().is_empty() {
+            private.set_comment(comment);
         }
-        let mut text = String::new();
-        file.take(KEY_FILE_BYTES).read_to_string(&mut text).map_err(read_error)?;
-        let private =
-            ssh::decode_private_key(&text).map_err(|error| IdentityError::Format(path.to_owned(), error))?;
-        Ok(Self { private: Arc::new(private) })
+        let certificate = Arc::new(UserCertificate::load(path, private.public_key()));
+        Ok(Self { private: Arc::new(private), certificate })
     }
 
-    fn create(path: &Path, comment: &str) -> Result<Self, IdentityError> {
+    /// Makes an ed25519 key in a file that doesn't exist yet.
+    ///
+    /// # Errors
+    /// [`IdentityError::Create`].
+    pub(crate) fn create(path: &Path, comment: &str) -> Result<Self, IdentityError> {
         let create_error = |error| IdentityError::Create(path.to_owned(), error);
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|error| create_error(error.into()))?;
@@ -74,8 +83,9 @@ impl Identity {
             .map_err(|error| create_error(io::Error::other(error)))?;
         let text =
             private.to_openssh(LineEnding::LF).map_err(|error| create_error(io::Error::other(error)))?;
-        write_private(path, text.as_bytes()).map_err(create_error)?;
-        Ok(Self { private: Arc::new(private) })
+        write_private(path, text.as_bytes(), Existing::Keep).map_err(create_error)?;
+        let certificate = Arc::new(UserCertificate::load(path, private.public_key()));
+        Ok(Self { private: Arc::new(private), certificate })
     }
 
     /// The public half as a line of `authorized_keys`: type, key, comment.
@@ -91,8 +101,64 @@ impl Identity {
         fingerprint(self.private.public_key())
     }
 
+    /// The certificate beside the key.
+    ///
+    /// # Errors
+    /// There is a file, and it can't be used.
+    pub fn certificate(&self) -> Result<Option<&UserCertificate>, &CertificateError> {
+        (*self.certificate).as_ref().map(Option::as_ref)
+    }
+
     pub(crate) fn private(&self) -> &Arc<PrivateKey> {
         &self.private
+    }
+}
+
+/// What is wrong with a DSA key.
+pub(crate) const DSA: &str = "it is a DSA key, which servers no longer take";
+
+/// Reads a key file that nobody else may read or replace.
+fn read_private(path: &Path) -> Result<Vec<u8>, IdentityError> {
+    let read_error = |error| IdentityError::Read(path.to_owned(), error);
+    let file = File::open(path).map_err(read_error)?;
+    let metadata = file.metadata().map_err(read_error)?;
+    let user = rustix::process::geteuid().as_raw();
+    if metadata.uid() != user {
+        return Err(IdentityError::Owner(path.to_owned(), metadata.uid(), user));
+    }
+    if metadata.mode() & 0o077 != 0 {
+        return Err(IdentityError::Exposed(path.to_owned(), metadata.mode() & 0o7777));
+    }
+    if metadata.len() > KEY_FILE_BYTES {
+        let text = format!("it has {} bytes, and a key has at most {KEY_FILE_BYTES}", metadata.len());
+        return Err(IdentityError::Format(path.to_owned(), text));
+    }
+    let mut bytes = Vec::new();
+    file.take(KEY_FILE_BYTES).read_to_end(&mut bytes).map_err(read_error)?;
+    Ok(bytes)
+}
+
+fn decode(bytes: &[u8]) -> Result<PrivateKey, String> {
+    if dropbear_key::looks_like_one(bytes) {
+        return dropbear_key::parse(bytes).map_err(|error| error.to_string());
+    }
+    let text =
+        std::str::from_utf8(bytes).map_err(|_| "it is neither text nor of dropbear's format".to_owned())?;
+    if text.contains("-----BEGIN DSA PRIVATE KEY-----") {
+        return Err(DSA.into());
+    }
+    ssh::decode_private_key(text)
+}
+
+/// A size counts in whole bytes: the product of two primes of 1024 bits may have 2047.
+fn check_strength(key: &KeypairData) -> Result<(), String> {
+    match key {
+        KeypairData::Rsa(rsa) if rsa.key_size() < RSA_BITS => {
+            Err(format!("it is an RSA key of {} bits, and at least {RSA_BITS} are needed", rsa.key_size()))
+        }
+        KeypairData::Rsa(_) | KeypairData::Ecdsa(_) | KeypairData::Ed25519(_) => Ok(()),
+        KeypairData::Dsa(_) => Err(DSA.into()),
+        _ => Err("it is neither RSA nor ECDSA nor ed25519".into()),
     }
 }
 
@@ -101,26 +167,69 @@ pub(crate) fn fingerprint(key: &PublicKey) -> String {
     key.fingerprint(ssh_key::HashAlg::Sha256).to_string()
 }
 
-/// Writes a new file that only its owner can read; whoever looks finds all of it or none. An existing file is kept.
-fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("."));
+/// What becomes of a file that is there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Existing {
+    Keep,
+    Replace,
+}
+
+/// Writes a file that only its owner can read; whoever looks finds all of it or none. To keep one that is there is an error.
+pub(crate) fn write_private(path: &Path, content: &[u8], existing: Existing) -> io::Result<()> {
+    let directory = directory_of(path);
     let mut file = tempfile::Builder::new()
         .prefix(".new-key-")
         .permissions(fs::Permissions::from_mode(0o600))
         .tempfile_in(directory)?;
     file.write_all(content)?;
     file.as_file().sync_all()?;
-    file.persist_noclobber(path)?;
+    match existing {
+        Existing::Keep => file.persist_noclobber(path)?,
+        Existing::Replace => file.persist(path)?,
+    };
     File::open(directory)?.sync_all()
 }
 
+/// The directory that a file is in.
+pub(crate) fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 // === impl IdentityError ===
+
+impl IdentityError {
+    /// What to do about it.
+    #[must_use]
+    pub fn cure(&self) -> String {
+        match self {
+            Self::Read(path, _) => format!("make {} readable for this user", path.display()),
+            Self::Format(path, _) => format!(
+                "put a key without a passphrase there, in the format of OpenSSH, dropbear, PKCS#1, PKCS#8 or SEC1, or move {} \
+                 away and a new key is made",
+                path.display()
+            ),
+            Self::Weak(path, _) => {
+                format!(
+                    "move {} away and a new key is made, which the servers have to authorise",
+                    path.display()
+                )
+            }
+            Self::Exposed(path, _) => format!("chmod 600 {}", path.display()),
+            Self::Owner(path, _, user) => format!("chown {user} {}", path.display()),
+            Self::Create(path, _) => format!("make {} writable for this user", directory_of(path).display()),
+        }
+    }
+}
 
 impl fmt::Display for IdentityError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Read(path, error) => write!(f, "can't read the device key {}: {error}", path.display()),
             Self::Format(path, error) => write!(f, "{} holds no usable private key: {error}", path.display()),
+            Self::Weak(path, why) => write!(f, "the device key {} is too weak: {why}", path.display()),
+            Self::Owner(path, owner, user) => {
+                write!(f, "the device key {} belongs to the user {owner}, not to {user}", path.display())
+            }
             Self::Exposed(path, mode) => {
                 write!(f, "others may read the device key {} (mode {mode:04o})", path.display())
             }
@@ -175,9 +284,46 @@ mod tests {
     fn a_corrupt_key_is_an_error_and_stays() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("id_ed25519");
-        write_private(&path, b"-----BEGIN OPENSSH PRIVATE KEY-----\ngarbage\n").unwrap();
+        write_private(&path, b"-----BEGIN OPENSSH PRIVATE KEY-----\ngarbage\n", Existing::Keep).unwrap();
         let error = Identity::load_or_create(&path, "CP001").unwrap_err();
         assert!(matches!(error, IdentityError::Format(..)), "{error}");
         assert!(fs::read_to_string(&path).unwrap().contains("garbage"));
+    }
+
+    #[test]
+    fn a_key_of_another_user_is_refused_with_the_cure() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("id_ed25519");
+        Identity::load_or_create(&path, "CP001").unwrap();
+        if std::os::unix::fs::chown(&path, Some(61_234), None).is_err() {
+            return; // Only root gives files away.
+        }
+        let error = Identity::load_or_create(&path, "CP001").unwrap_err();
+        assert!(matches!(error, IdentityError::Owner(_, 61_234, 0)), "{error}");
+        assert_eq!(error.cure(), format!("chown 0 {}", path.display()));
+    }
+
+    #[test]
+    fn a_file_that_is_too_long_is_not_cut_but_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("id_ed25519");
+        write_private(&path, &vec![b'\n'; KEY_FILE_BYTES as usize + 1], Existing::Keep).unwrap();
+        let error = Identity::load(&path, "").unwrap_err();
+        assert!(error.to_string().contains("32769 bytes"), "{error}");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_content_gets_an_answer(content in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..400)) {
+            let _ = decode(&content);
+        }
+
+        #[test]
+        fn any_text_in_any_armour_gets_an_answer(
+            kind in proptest::sample::select(vec!["OPENSSH", "RSA", "EC", "DSA", "ENCRYPTED"]),
+            content in "[A-Za-z0-9+/=\n]{0,400}",
+        ) {
+            let _ = decode(format!("-----BEGIN {kind} PRIVATE KEY-----\n{content}\n-----END {kind} PRIVATE KEY-----\n").as_bytes());
+        }
     }
 }

@@ -11,7 +11,8 @@
 //! - `stream`: the connection's socket: prompt while it shakes hands, reading ahead.
 //! - `pump`: the bytes of forwarded connections; `budget`: the memory that slow ones may take.
 //! - [`meter`]: what all tunnels carry together.
-//! - [`host_keys`], [`identity`]: whom we trust, and who we are; [`scan`](mod@scan): a server's host keys, before it is trusted.
+//! - [`host_keys`]: whom we trust; [`scan`](mod@scan): a server's host keys, before it is trusted.
+//! - [`device_keys`]: who we are, and how that changes; [`identity`], `dropbear_key` and [`certificate`] read the files.
 //! - [`limits`]: every bound.
 //!
 //! `spawn` → `task` asks [`state::Tunnel`] what to do → resolve, connect, `ssh::Session` → the server opens a channel
@@ -19,11 +20,15 @@
 #![forbid(unsafe_code)]
 
 mod budget;
+pub mod certificate;
 pub mod destination;
+pub mod device_keys;
+mod dropbear_key;
 pub mod failure;
 pub mod forward;
 pub mod host_keys;
 pub mod identity;
+mod key_ledger;
 pub mod limits;
 pub mod meter;
 mod pump;
@@ -34,7 +39,9 @@ pub mod state;
 mod stream;
 pub mod task;
 
+pub use certificate::UserCertificate;
 pub use destination::{Destination, Host, Server};
+pub use device_keys::DeviceKeys;
 pub use failure::{Failure, FailureKind, HostKeyFault};
 pub use forward::{Forward, LocalTarget, Remote};
 pub use host_keys::{Clock, HostKeyPolicy, HostKeys, KnownHost};

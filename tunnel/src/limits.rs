@@ -28,6 +28,15 @@ pub const SHOWN_CHARACTERS: usize = 120;
 pub const ANNOUNCED_KEYS: usize = 8;
 /// Bytes of a private key file that are read: an RSA-16384 key has 13 KB.
 pub const KEY_FILE_BYTES: u64 = 32 * 1024;
+/// The shortest RSA key in bits: NIST SP 800-131A, and what servers ask for more and more (`RequiredRSASize`).
+pub const RSA_BITS: u32 = 2048;
+/// Servers of which is kept which key they took: a device meets a few, and a rotation waits for all of them.
+pub const LEDGER_SERVERS: usize = 256;
+/// Bytes of that file that are read: so many of the longest lines.
+pub const LEDGER_BYTES: u64 = 256 * 640;
+
+/// Bytes of a message to the agent in memory: a certificate of a key file's size, twice, and what is signed besides.
+pub const AGENT_MESSAGE_BYTES: usize = 3 * 32 * 1024;
 
 /// Bytes that one read from a local service may take: one SSH packet's payload.
 pub const READ_BYTES: usize = 32 * 1024;

@@ -17,10 +17,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::destination::{Destination, Host};
+use crate::device_keys::DeviceKeys;
 use crate::failure::{Failure, FailureKind};
 use crate::forward::Forward;
 use crate::host_keys::{HostKeys, Trusted};
-use crate::identity::Identity;
 use crate::limits::LEAST_BUFFER_BYTES;
 use crate::meter::Meter;
 use crate::pump::Traffic;
@@ -31,7 +31,7 @@ use crate::state::{Action, Input, Plan, Reason, State, Timing, Tunnel};
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Whom the servers know us as.
-    pub identity: Identity,
+    pub keys: Arc<DeviceKeys>,
     /// Which servers we trust.
     pub host_keys: Arc<HostKeys>,
     /// Silence after which the server is asked for a sign of life.
@@ -151,7 +151,7 @@ enum Done {
     Resolved(Result<Vec<SocketAddr>, Failure>),
     Connected(Result<TcpStream, Failure>),
     Verified(Result<Session, Failure>),
-    Authenticated(Session, Result<(), Failure>),
+    Authenticated(Session, Result<String, Failure>),
     Listening(Session, Result<u16, Failure>),
 }
 
@@ -167,6 +167,8 @@ struct Driver {
     stream: Option<TcpStream>,
     session: Option<Session>,
     host_key: Option<Trusted>,
+    /// The fingerprint of our key that the server took, until the tunnel is up.
+    key_taken: Option<String>,
 }
 
 impl Driver {
@@ -205,6 +207,7 @@ impl Driver {
             stream: None,
             session: None,
             host_key: None,
+            key_taken: None,
         }
     }
 
@@ -215,6 +218,11 @@ impl Driver {
             let closed = self.tunnel.state().reason().is_some();
             if !closed {
                 self.tell();
+            }
+            if self.tunnel.state() == State::Up
+                && let Some(fingerprint) = self.key_taken.take()
+            {
+                self.settings.keys.established(&self.session_settings.destination, &fingerprint);
             }
             while let Some(action) = self.tunnel.poll_action() {
                 self.act(action).await;
@@ -270,9 +278,9 @@ impl Driver {
             }
             Action::Authenticate => {
                 let Some(mut session) = self.session.take() else { return };
-                let (user, identity) = (destination.user().to_owned(), self.settings.identity.clone());
+                let (user, identities) = (destination.user().to_owned(), self.settings.keys.offered());
                 Box::pin(async move {
-                    let result = session.authenticate(&user, &identity).await;
+                    let result = session.authenticate(&user, &identities).await;
                     Done::Authenticated(session, result)
                 })
             }
@@ -314,7 +322,10 @@ impl Driver {
             }),
             Done::Authenticated(session, result) => {
                 self.session = Some(session);
-                result.map(|()| Input::Authenticated)
+                result.map(|fingerprint| {
+                    self.key_taken = Some(fingerprint);
+                    Input::Authenticated
+                })
             }
             Done::Listening(session, result) => {
                 self.session = Some(session);

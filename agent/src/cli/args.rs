@@ -97,6 +97,18 @@ pub(super) enum Keys {
         #[arg(long, requires = "authorized_keys")]
         dropbear: bool,
     },
+    /// Change to a new key: both are offered until every server has taken the new one. Prints the line to authorise
+    Rotate {
+        /// Give the new key up and stay with the old one
+        #[arg(long)]
+        abort: bool,
+        /// Change over now, also where a server still needs the old key
+        #[arg(long, conflicts_with = "abort")]
+        finish: bool,
+        /// Print the line in the form that dropbear's server understands
+        #[arg(long, conflicts_with_all = ["abort", "finish"])]
+        dropbear: bool,
+    },
 }
 
 #[derive(Clone, Debug, Subcommand)]

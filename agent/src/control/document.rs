@@ -1,8 +1,10 @@
 //! The status document: what `ocpp-tunnel status --json` prints. Scripts rely on its names.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use ocpp_bridge::LinkStatus;
+use reverse_tunnel::DeviceKeys;
 use reverse_tunnel::limits::NOTICE;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -24,6 +26,8 @@ pub struct Observed {
     pub views: watch::Receiver<Vec<View>>,
     /// What they have carried this month.
     pub usage: watch::Receiver<UsageView>,
+    /// Our own keys.
+    pub keys: Arc<DeviceKeys>,
 }
 
 impl Observed {

@@ -28,6 +28,8 @@ pub enum Request {
         /// All of them if absent.
         id: Option<String>,
     },
+    /// Look at the device's key files again.
+    Keys,
 }
 
 /// An answer.
@@ -49,6 +51,8 @@ pub enum Answer {
     },
     /// These were closed.
     Closed(Vec<String>),
+    /// It is done, and there is nothing to tell.
+    Done,
     /// It can't be done.
     Error(Problem),
 }

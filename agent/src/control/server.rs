@@ -131,6 +131,10 @@ impl Client {
                 }
             }
             Request::Close { id } => self.close(id, source).await,
+            Request::Keys => {
+                self.observed.keys.refresh();
+                Answer::Done
+            }
         }
     }
 

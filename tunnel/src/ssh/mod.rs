@@ -4,12 +4,14 @@
 //! socket and shuts it when it is dropped: both russh's reads and its writes then fail and its task ends. Forwarded
 //! connections run in one more task, which ends with the session and takes them all with it.
 
+mod agent;
 mod algorithms;
 mod announced;
 mod client;
 mod scan;
 
 use std::borrow::Cow;
+use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -18,20 +20,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use russh::client::{AuthResult, Config, Handle, connect_stream};
+use russh::keys::agent::client::AgentClient;
+use russh::keys::signature::{Signer as _, Verifier as _};
 use russh::keys::{Algorithm, HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey};
 use russh::{Disconnect, SshId};
+use ssh_key::Signature;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use self::algorithms::preferred;
 use self::client::{Accepted, Client, ClientError, Proved};
+use crate::certificate::{UserCertificate, wall_clock};
 use crate::destination::Destination;
 use crate::failure::{Failure, FailureKind};
 use crate::forward::{Forward, Remote};
 use crate::host_keys::{HostKeys, Trusted};
-use crate::identity::Identity;
-use crate::limits::{CHANNEL_PACKET, CHANNEL_WINDOW, DISCONNECT_TIMEOUT};
+use crate::identity::{DSA, Identity};
+use crate::limits::{AGENT_MESSAGE_BYTES, CHANNEL_PACKET, CHANNEL_WINDOW, DISCONNECT_TIMEOUT};
 use crate::pump::{self, Traffic};
 use crate::stream::{Prompt, SshStream};
 
@@ -124,38 +130,105 @@ impl Session {
         &self.proved.trusted
     }
 
-    /// Offers our key. Once it is taken, what the server announces of its host keys is attended to in the background.
-    pub(crate) async fn authenticate(&mut self, user: &str, identity: &Identity) -> Result<(), Failure> {
-        let hash = match identity.private().algorithm() {
-            // A server that doesn't tell which signatures it takes is asked with the strongest; SHA-1 is never used.
-            Algorithm::Rsa { .. } => match self.handle.best_supported_rsa_hash().await {
-                Ok(Some(Some(hash))) => Some(hash),
-                Ok(_) => Some(HashAlg::Sha512),
+    /// Offers our keys in turn, each one's certificate first, and gives the fingerprint of the key that was taken. From
+    /// then on, what the server announces of its host keys is attended to in the background.
+    pub(crate) async fn authenticate(
+        &mut self,
+        user: &str,
+        identities: &[Identity],
+    ) -> Result<String, Failure> {
+        let taken = self.offer(user, identities).await?;
+        self.learn_announced();
+        Ok(taken)
+    }
+
+    async fn offer(&mut self, user: &str, identities: &[Identity]) -> Result<String, Failure> {
+        for identity in identities {
+            let hash = self.signature_hash(identity).await?;
+            let key = PrivateKeyWithHashAlg::new(identity.private().clone(), hash);
+            let usable = |certificate: &&UserCertificate| certificate.check_time(wall_clock()).is_ok();
+            if let Some(certificate) = identity.certificate().ok().flatten().filter(usable) {
+                if self.offer_certificate(user, &key, certificate).await? {
+                    return Ok(identity.fingerprint());
+                }
+                tracing::warn!(peer = %self.peer, file = %certificate.path().display(), "certificate-refused");
+            }
+            let answer = match self.handle()?.authenticate_publickey(user, key).await {
+                Ok(answer) => answer,
                 Err(error) => return Err(self.lost_or(&error)),
-            },
-            _ => None,
-        };
-        let key = PrivateKeyWithHashAlg::new(identity.private().clone(), hash);
-        let denied = |why: &dyn fmt::Display| {
-            let (peer, key) = (self.peer, identity.fingerprint());
-            Failure::new(FailureKind::Auth, format!("{peer} refused the key {key} for user {user}{why}"))
-        };
-        // It is shared from the first success on only.
-        let Some(handle) = Arc::get_mut(&mut self.handle) else { return Ok(()) };
-        match handle.authenticate_publickey(user, key).await {
-            Ok(AuthResult::Success) => {
-                self.learn_announced();
-                Ok(())
+            };
+            if self.is_taken(user, answer)? {
+                return Ok(identity.fingerprint());
             }
-            Ok(AuthResult::Failure { .. }) if self.handle.is_closed() => {
-                Err(self.lost_or(&russh::Error::Disconnect))
-            }
-            Ok(AuthResult::Failure { partial_success: true, .. }) => {
-                Err(denied(&": it wants a second factor"))
-            }
-            Ok(AuthResult::Failure { .. }) => Err(denied(&"")),
+        }
+        let keys: Vec<String> = identities.iter().map(Identity::fingerprint).collect();
+        let text = format!("{} refused the key {} for user {user}", self.peer, keys.join(" and the key "));
+        Err(Failure::new(FailureKind::Auth, text))
+    }
+
+    /// What an RSA key signs with; never SHA-1.
+    async fn signature_hash(&mut self, identity: &Identity) -> Result<Option<HashAlg>, Failure> {
+        if !matches!(identity.private().algorithm(), Algorithm::Rsa { .. }) {
+            return Ok(None);
+        }
+        // A server that doesn't tell which signatures it takes is asked with the strongest.
+        match self.handle.best_supported_rsa_hash().await {
+            Ok(Some(Some(hash))) => Ok(Some(hash)),
+            Ok(_) => Ok(Some(HashAlg::Sha512)),
             Err(error) => Err(self.lost_or(&error)),
         }
+    }
+
+    async fn offer_certificate(
+        &mut self,
+        user: &str,
+        key: &PrivateKeyWithHashAlg,
+        certificate: &UserCertificate,
+    ) -> Result<bool, Failure> {
+        let (agent_end, our_end) = tokio::io::duplex(AGENT_MESSAGE_BYTES);
+        let mut signer = AgentClient::connect(our_end);
+        let certificate = certificate.certificate().clone();
+        let offered =
+            self.handle()?.authenticate_certificate_with(user, certificate, key.hash_alg(), &mut signer);
+        let served = async {
+            let ended = agent::serve(agent_end, key).await;
+            tracing::debug!(?ended, "agent-in-memory-ended");
+            // The other side notices, and says so.
+            std::future::pending::<Infallible>().await
+        };
+        let result = tokio::select! {
+            result = offered => result,
+            never = served => match never {},
+        };
+        match result {
+            Ok(answer) => self.is_taken(user, answer),
+            Err(_) if self.handle.is_closed() => Err(self.lost_or(&russh::Error::Disconnect)),
+            // The plain key is still to be tried.
+            Err(error) => {
+                tracing::warn!(%error, "certificate-not-signed-for");
+                Ok(false)
+            }
+        }
+    }
+
+    fn is_taken(&mut self, user: &str, answer: AuthResult) -> Result<bool, Failure> {
+        match answer {
+            AuthResult::Success => Ok(true),
+            AuthResult::Failure { .. } if self.handle.is_closed() => {
+                Err(self.lost_or(&russh::Error::Disconnect))
+            }
+            AuthResult::Failure { partial_success: true, .. } => {
+                let text = format!("{} took the key for user {user} and wants a second factor", self.peer);
+                Err(Failure::new(FailureKind::Auth, text))
+            }
+            AuthResult::Failure { .. } => Ok(false),
+        }
+    }
+
+    fn handle(&mut self) -> Result<&mut Handle<Client>, Failure> {
+        // It is shared from the first success on only.
+        let shared = || Failure::new(FailureKind::Auth, format!("{} has let us in already", self.peer));
+        Arc::get_mut(&mut self.handle).ok_or_else(shared)
     }
 
     fn learn_announced(&mut self) {
@@ -225,18 +298,30 @@ impl Session {
     }
 }
 
+/// `id-dsa` of RFC 3279, 2.3.2.
+const DSA_OID: &str = "1.2.840.10040.4.1";
+
 /// Reads a private key in any of the formats that russh knows, without a passphrase.
 pub(crate) fn decode_private_key(text: &str) -> Result<PrivateKey, String> {
     let key = russh::keys::decode_secret_key(text, None).map_err(|error| match error {
         russh::keys::Error::KeyIsEncrypted => {
             "it is protected by a passphrase, a device key can't be".to_owned()
         }
+        russh::keys::Error::UnknownAlgorithm(oid) if oid.to_string() == DSA_OID => DSA.to_owned(),
         error => error.to_string(),
     })?;
     if key.is_encrypted() {
         return Err("it is protected by a passphrase, a device key can't be".to_owned());
     }
     Ok(key)
+}
+
+/// Does the private half sign what the public half verifies? Not every format's reader looks at that.
+pub(crate) fn check_pair(key: &PrivateKey) -> Result<(), String> {
+    const SAMPLE: &[u8] = b"ocpp-tunnel";
+    let signature: Signature = key.try_sign(SAMPLE).map_err(|error| format!("it can't sign: {error}"))?;
+    let verified = key.public_key().key_data().verify(SAMPLE, &signature);
+    verified.map_err(|_| "its public half doesn't belong to its private half".to_owned())
 }
 
 fn config(settings: &SessionSettings) -> Config {
