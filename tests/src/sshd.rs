@@ -103,6 +103,13 @@ impl Sshd {
         self.host_keys = vec![KeyPair::generate(&self.dir.path().join("host_key")).await];
     }
 
+    /// Adds a line to its configuration, and starts it again with it.
+    pub async fn configure(&mut self, line: &str) {
+        self.kill().await;
+        self.settings += &format!("{line}\n");
+        self.resume().await;
+    }
+
     /// Everything that it has logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
