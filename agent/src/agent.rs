@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use reverse_tunnel::identity::IdentityError;
-use reverse_tunnel::{Clock, DeviceKeys, HostKeys, Meter, Settings};
+use reverse_tunnel::{Clock, DeviceKeys, HostKeys, Meter, OwnListeners, Settings};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, Interval, interval_at};
 
@@ -186,6 +186,7 @@ fn tunnel_settings(config: &Config, keys: Arc<DeviceKeys>) -> Settings {
         max_connections: config.policy.max_connections,
         buffer_bytes: config.policy.buffer_bytes,
         meter: Arc::new(Meter::default()),
+        own_listeners: OwnListeners::default(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a tunnel publishes: an address on the server, and the local service that answers there.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::str::FromStr;
 
 use crate::destination::{Host, parse_port};
@@ -48,6 +48,8 @@ pub enum ForwardError {
     Local(String),
     /// Not `[BIND:]PORT:HOST:PORT`.
     Shape(String),
+    /// Two forwards that the server can't tell apart.
+    Twice(String),
 }
 
 impl FromStr for Remote {
@@ -56,9 +58,11 @@ impl FromStr for Remote {
     fn from_str(text: &str) -> Result<Self, ForwardError> {
         let error = || ForwardError::Remote(text.to_owned());
         if let Some(path) = text.strip_prefix("unix:") {
+            // A brace is what is left of a placeholder that nobody has filled in.
             let sound = path.starts_with('/')
                 && path.len() <= SOCKET_PATH_BYTES
-                && path.bytes().all(|b| b.is_ascii_graphic());
+                && path.bytes().all(|b| b.is_ascii_graphic() && b != b'{' && b != b'}')
+                && !path.split('/').any(|component| component == "." || component == "..");
             return if sound { Ok(Self::Unix(path.to_owned())) } else { Err(error()) };
         }
         let (bind, port) = text.rsplit_once(':').unwrap_or(("localhost", text));
@@ -102,7 +106,46 @@ impl FromStr for Forward {
     }
 }
 
+/// A name from outside as one component of a path: `[A-Za-z0-9._-]` stay, any other byte is percent-encoded, and so are the
+/// dots of `.` and `..`.
+#[must_use]
+pub fn path_component(name: &str) -> String {
+    let dots_only = name == "." || name == "..";
+    let mut component = String::new();
+    for byte in name.bytes() {
+        let kept =
+            byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') || (byte == b'.' && !dots_only);
+        if kept {
+            component.push(char::from(byte));
+        } else {
+            // Writing to a string doesn't fail.
+            let _ = write!(component, "%{byte:02X}");
+        }
+    }
+    component
+}
+
+/// Can one tunnel carry them all? Each needs a place of its own; only port 0 may be asked for again, for another service.
+///
+/// # Errors
+/// [`ForwardError::Twice`] names the second one.
+pub fn check_distinct(forwards: &[Forward]) -> Result<(), ForwardError> {
+    for (index, forward) in forwards.iter().enumerate() {
+        let clashes = |other: &Forward| other == forward || other.remote.is_same_place(&forward.remote);
+        if forwards.iter().take(index).any(clashes) {
+            return Err(ForwardError::Twice(forward.to_string()));
+        }
+    }
+    Ok(())
+}
+
 impl Remote {
+    /// Would two forwards be in each other's way on one server? Where the server chooses the port, they wouldn't.
+    #[must_use]
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        self == other && !matches!(self, Self::Tcp { port: 0, .. })
+    }
+
     /// This place with the port that the server chose, where it was asked to choose.
     #[must_use]
     pub fn with_port(&self, chosen: u16) -> Self {
@@ -140,8 +183,15 @@ impl fmt::Display for Forward {
 impl fmt::Display for ForwardError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Remote(text) => write!(f, "{text:?} is neither \"[bind:]port\" nor \"unix:/path\""),
+            Self::Remote(text) => write!(
+                f,
+                "{text:?} is neither \"[bind:]port\" nor \"unix:/path\" of at most {SOCKET_PATH_BYTES} bytes without \
+                 \".\", \"..\", braces or white space"
+            ),
             Self::Local(text) => write!(f, "{text:?} is not \"host:port\""),
+            Self::Twice(text) => {
+                write!(f, "{text:?} asks for a place on the server that another forward has")
+            }
             Self::Shape(text) => write!(f, "{text:?} is not \"[BIND:]PORT:HOST:PORT\""),
         }
     }
@@ -178,6 +228,9 @@ mod tests {
             "localhost:65536",
             "unix:relative",
             "unix:/a b",
+            "unix:/run/../etc/x",
+            "unix:/run/./x",
+            "unix:/run/{identity}.sock",
             "::1:80",
         ] {
             assert_eq!(text.parse::<Remote>(), Err(ForwardError::Remote(text.to_owned())));
@@ -214,5 +267,56 @@ mod tests {
         assert_eq!(chosen.with_port(4711).to_string(), "localhost:4711");
         let fixed: Remote = "localhost:1111".parse().unwrap();
         assert_eq!(fixed.with_port(4711).to_string(), "localhost:1111");
+    }
+
+    #[test]
+    fn a_name_becomes_one_component_of_a_path() {
+        for (name, component) in [
+            ("CP001", "CP001"),
+            ("DE*ABC*E1_2-3.4", "DE%2AABC%2AE1_2-3.4"),
+            ("../../etc/cron.d/x", "..%2F..%2Fetc%2Fcron.d%2Fx"),
+            ("a b\n", "a%20b%0A"),
+            ("Gerät", "Ger%C3%A4t"),
+            (".", "%2E"),
+            ("..", "%2E%2E"),
+            ("...", "..."),
+            ("100%", "100%25"),
+        ] {
+            assert_eq!(path_component(name), component);
+        }
+    }
+
+    #[test]
+    fn two_forwards_want_two_places() {
+        let check = |texts: &[&str]| {
+            check_distinct(&texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<Forward>>())
+        };
+        assert_eq!(check(&["1:a:1", "2:a:1", "0:a:1", "0:a:2", "[::1]:1:a:1"]), Ok(()));
+        assert!(check(&["1:a:1", "localhost:1:a:2"]).is_err());
+        assert!(check(&["0:a:1", "0:a:1"]).is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_name_leaves_its_component(name in proptest::prelude::any::<String>()) {
+            let component = path_component(&name);
+            proptest::prop_assert!(component.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-%".contains(&b)));
+            proptest::prop_assert!(component != "." && component != "..");
+            let decoded: Vec<u8> = percent_decode(&component);
+            proptest::prop_assert_eq!(decoded, name.into_bytes());
+        }
+    }
+
+    fn percent_decode(text: &str) -> Vec<u8> {
+        let mut bytes = text.bytes();
+        let mut decoded = Vec::new();
+        while let Some(byte) = bytes.next() {
+            let hex = |byte: u8| u8::try_from(char::from(byte).to_digit(16).unwrap()).unwrap();
+            decoded.push(match byte {
+                b'%' => hex(bytes.next().unwrap()) * 16 + hex(bytes.next().unwrap()),
+                byte => byte,
+            });
+        }
+        decoded
     }
 }

@@ -9,6 +9,7 @@
 //! - [`task`]: the driver that runs one on tokio.
 //! - `ssh`: the SSH connection; the only module that names russh's types.
 //! - `stream`: the connection's socket: prompt while it shakes hands, reading ahead.
+//! - `local_service`: where a forwarded connection leads, and where it must not.
 //! - `pump`: the bytes of forwarded connections; `budget`: the memory that slow ones may take.
 //! - [`meter`]: what all tunnels carry together.
 //! - [`host_keys`]: whom we trust; [`scan`](mod@scan): a server's host keys, before it is trusted.
@@ -30,6 +31,7 @@ pub mod host_keys;
 pub mod identity;
 mod key_ledger;
 pub mod limits;
+mod local_service;
 pub mod meter;
 mod pump;
 mod queue;
@@ -46,6 +48,7 @@ pub use failure::{Failure, FailureKind, HostKeyFault};
 pub use forward::{Forward, LocalTarget, Remote};
 pub use host_keys::{Clock, HostKeyPolicy, HostKeys, KnownHost};
 pub use identity::Identity;
+pub use local_service::OwnListeners;
 pub use meter::Meter;
 pub use pump::Traffic;
 pub use state::{Plan, Reason, State};

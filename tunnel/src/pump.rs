@@ -11,12 +11,10 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
 
 use crate::budget::{Budget, Share};
-use crate::destination::Host;
-use crate::forward::LocalTarget;
-use crate::limits::{BATCH, GATHER, LOCAL_CONNECT_TIMEOUT, READ_BYTES, REFUSALS_TOLD};
+use crate::limits::{BATCH, GATHER, READ_BYTES, REFUSALS_TOLD};
+use crate::local_service::{ConnectError, OwnListeners, connect};
 use crate::meter::Meter;
 use crate::queue::Queue;
 use crate::ssh::{ChannelWriter, Opened};
@@ -97,6 +95,7 @@ pub(crate) async fn serve(
     mut opened: mpsc::Receiver<Opened>,
     max_connections: usize,
     buffer_bytes: usize,
+    own: OwnListeners,
     traffic: Arc<Traffic>,
 ) {
     let budget = Budget::new(buffer_bytes);
@@ -112,7 +111,7 @@ pub(crate) async fn serve(
                     opened.reject_full().await;
                     continue;
                 }
-                connections.spawn(connection(opened, budget.join(), traffic.clone()));
+                connections.spawn(connection(opened, budget.join(), own.clone(), traffic.clone()));
             }
             Some(_) = connections.join_next() => {}
         }
@@ -120,12 +119,11 @@ pub(crate) async fn serve(
     while connections.join_next().await.is_some() {}
 }
 
-async fn connection(opened: Opened, share: Share, traffic: Arc<Traffic>) {
+async fn connection(opened: Opened, share: Share, own: OwnListeners, traffic: Arc<Traffic>) {
     let target = opened.forward.local.clone();
-    let stream = match timeout(LOCAL_CONNECT_TIMEOUT, connect(&target)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return unreachable(opened, &error, &traffic).await,
-        Err(_) => return unreachable(opened, &io::ErrorKind::TimedOut.into(), &traffic).await,
+    let stream = match connect(&target, &own).await {
+        Ok(stream) => stream,
+        Err(error) => return unreachable(opened, &error, &traffic).await,
     };
     tracing::debug!(remote = %opened.forward.remote, local = %target, from = opened.originator, "connection-opened");
     let counted = Counted::new(traffic.clone());
@@ -149,22 +147,17 @@ async fn connection(opened: Opened, share: Share, traffic: Arc<Traffic>) {
     }
 }
 
-async fn unreachable(opened: Opened, error: &io::Error, traffic: &Traffic) {
+async fn unreachable(opened: Opened, error: &ConnectError, traffic: &Traffic) {
     if traffic.may_tell() {
         let (remote, local) = (&opened.forward.remote, &opened.forward.local);
-        tracing::warn!(%remote, %local, %error, "local-service-unreachable");
+        match error {
+            ConnectError::Forbidden(_) => tracing::warn!(%remote, %local, %error, "local-service-forbidden"),
+            ConnectError::Unreachable(_) => {
+                tracing::warn!(%remote, %local, %error, "local-service-unreachable");
+            }
+        }
     }
     opened.reject_unreachable().await;
-}
-
-async fn connect(target: &LocalTarget) -> io::Result<TcpStream> {
-    let stream = match &target.host {
-        Host::Name(name) => TcpStream::connect((&**name, target.port)).await,
-        Host::V4(address) => TcpStream::connect((*address, target.port)).await,
-        Host::V6(address) => TcpStream::connect((*address, target.port)).await,
-    }?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
 }
 
 /// The local end of a forwarded connection, as the SSH connection's task sees it.
@@ -345,6 +338,7 @@ mod tests {
 
     use tokio::io::AsyncReadExt;
     use tokio::net::TcpListener;
+    use tokio::time::timeout;
 
     use super::*;
 

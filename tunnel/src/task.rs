@@ -22,6 +22,7 @@ use crate::failure::{Failure, FailureKind};
 use crate::forward::Forward;
 use crate::host_keys::{HostKeys, Trusted};
 use crate::limits::LEAST_BUFFER_BYTES;
+use crate::local_service::OwnListeners;
 use crate::meter::Meter;
 use crate::pump::Traffic;
 use crate::ssh::{Session, SessionSettings};
@@ -52,6 +53,8 @@ pub struct Settings {
     pub buffer_bytes: usize,
     /// Shows what all tunnels with these settings carry.
     pub meter: Arc<Meter>,
+    /// Where this process listens itself, and no forward leads to.
+    pub own_listeners: OwnListeners,
 }
 
 /// What is known of a tunnel at a moment.
@@ -186,6 +189,7 @@ impl Driver {
             keepalive_max: settings.keepalive_max,
             max_connections: settings.max_connections,
             buffer_bytes: settings.buffer_bytes.max(LEAST_BUFFER_BYTES),
+            own_listeners: settings.own_listeners.clone(),
             traffic: traffic.clone(),
         });
         let timing = Timing {

@@ -6,23 +6,25 @@
 mod check;
 mod error;
 mod file;
+mod slots;
 mod value;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ocpp_bridge::{Access, Backoff, Registry, Url};
+use ocpp_bridge::{Backoff, Url};
 use reverse_tunnel::limits::LEAST_BUFFER_BYTES;
-use reverse_tunnel::{Forward, HostKeyPolicy, KnownHost, Remote};
+use reverse_tunnel::{Forward, HostKeyPolicy, KnownHost};
 use toml::Spanned;
 use tracing::level_filters::LevelFilter;
 
 pub use self::error::ConfigError;
 use self::error::{Invalid, from_parser, read};
 use self::file::{File, Urls};
+use self::slots::slots;
 use self::value::{MOMENT, absolute, duration, monthly_bytes, optional_path};
-use crate::limits::{IDENTITY_BYTES, OPENS_PER_HOUR, PATTERNS, SLOT_KEY_CHARACTERS, SLOTS};
+use crate::limits::{IDENTITY_BYTES, OPENS_PER_HOUR, PATTERNS};
 use crate::policy::{Pattern, Policy};
 
 /// Where the configuration is unless `--config` says otherwise.
@@ -137,8 +139,8 @@ impl Config {
     }
 
     fn validate(file: File) -> Result<Self, Invalid> {
-        let slots = slots(&file.script)?;
         let (ocpp, identity) = ocpp(&file.ocpp)?;
+        let slots = slots(&file.script, identity.as_deref())?;
         Ok(Self {
             state_dir: absolute(&file.state_dir, "state_dir")?,
             runtime_dir: absolute(&file.runtime_dir, "runtime_dir")?,
@@ -377,71 +379,6 @@ fn ssh(ssh: &file::Ssh) -> Result<Ssh, Invalid> {
         backoff_minimum,
         backoff_maximum,
     })
-}
-
-fn slots(scripts: &[file::Script]) -> Result<Vec<Slot>, Invalid> {
-    // The registry knows which keys are the standard's, and refuses one that is there already.
-    let mut registry = Registry::new(0);
-    let _ = registry.register(CLIENT_KEY, Access::ReadOnly);
-    let mut slots: Vec<Slot> = Vec::new();
-    for (index, script) in scripts.iter().enumerate() {
-        let key = script.key.get_ref();
-        if index >= SLOTS {
-            return Err(Invalid::value(&script.key, format!("more than {SLOTS} scripts; remove some")));
-        }
-        if key.chars().count() > SLOT_KEY_CHARACTERS {
-            let text = format!("the key {key:?} is longer than {SLOT_KEY_CHARACTERS} characters; shorten it");
-            return Err(Invalid::value(&script.key, text));
-        }
-        for name in [key.clone(), format!("{key}Status")] {
-            registry.register(&name, Access::ReadWrite).map_err(|error| {
-                Invalid::value(
-                    &script.key,
-                    format!("the key {name:?} can't be used: {error}; choose another one"),
-                )
-            })?;
-        }
-        let number = number_of(key).unwrap_or(u8::try_from(index + 1).unwrap_or(u8::MAX));
-        if let Some(other) = slots.iter().find(|slot| slot.number == number) {
-            let text = format!("{key:?} and {:?} would both be script {number}; rename one", other.key);
-            return Err(Invalid::value(&script.key, text));
-        }
-        let forward = Forward {
-            remote: script.remote.get_ref().parse().map_err(|error| {
-                Invalid::value(
-                    &script.remote,
-                    format!("script.remote: {error}; write for example \"localhost:1111\""),
-                )
-            })?,
-            local: script.local.get_ref().parse().map_err(|error| {
-                Invalid::value(
-                    &script.local,
-                    format!("script.local: {error}; write for example \"127.0.0.1:22\""),
-                )
-            })?,
-        };
-        if let Some(other) = slots.iter().find(|slot| is_same_place(&slot.forward.remote, &forward.remote)) {
-            let text = format!(
-                "script.remote {:?} is also that of {:?}, and a server has each only once; choose another one",
-                script.remote.get_ref(),
-                other.key
-            );
-            return Err(Invalid::value(&script.remote, text));
-        }
-        slots.push(Slot { number, key: key.clone(), forward });
-    }
-    Ok(slots)
-}
-
-/// Would two tunnels to one server be in each other's way? Where the server chooses the port, they wouldn't.
-fn is_same_place(one: &Remote, other: &Remote) -> bool {
-    one == other && !matches!(one, Remote::Tcp { port: 0, .. })
-}
-
-/// The number that a key ends with, 1 to 255.
-fn number_of(key: &str) -> Option<u8> {
-    let digits = key.len() - key.bytes().rev().take_while(u8::is_ascii_digit).count();
-    key.get(digits..)?.parse().ok().filter(|number| *number > 0)
 }
 
 fn policy(policy: &file::Policy) -> Result<Policy, Invalid> {

@@ -38,6 +38,7 @@ use crate::forward::{Forward, Remote};
 use crate::host_keys::{HostKeys, Trusted};
 use crate::identity::{DSA, Identity};
 use crate::limits::{AGENT_MESSAGE_BYTES, CHANNEL_PACKET, CHANNEL_WINDOW, DISCONNECT_TIMEOUT};
+use crate::local_service::OwnListeners;
 use crate::pump::{self, Traffic};
 use crate::stream::{Prompt, SshStream};
 
@@ -53,6 +54,7 @@ pub(crate) struct SessionSettings {
     pub(crate) keepalive_max: u32,
     pub(crate) max_connections: usize,
     pub(crate) buffer_bytes: usize,
+    pub(crate) own_listeners: OwnListeners,
     pub(crate) traffic: Arc<Traffic>,
 }
 
@@ -107,8 +109,13 @@ impl Session {
         let Some(proved) = proved else {
             return Err(handshake(&format_args!("{peer} finished the key exchange without a host key")));
         };
-        let serving =
-            pump::serve(opened, settings.max_connections, settings.buffer_bytes, settings.traffic.clone());
+        let serving = pump::serve(
+            opened,
+            settings.max_connections,
+            settings.buffer_bytes,
+            settings.own_listeners.clone(),
+            settings.traffic.clone(),
+        );
         let forwarded = AbortOnDrop(tokio::spawn(serving).abort_handle());
         Ok(Self {
             handle: Arc::new(handle),
