@@ -361,6 +361,7 @@ mod tests {
                 since: Instant::now(),
                 destination: "ops@gw:2222".parse().unwrap(),
                 forwards: forwards.clone(),
+                listening: vec![true],
                 expires: Some(Instant::now() + Duration::from_secs(60)),
                 retry_at: None,
                 last_error: None,

@@ -1,6 +1,6 @@
 //! What the log says of a tunnel: a line for each change that people care about.
 
-use reverse_tunnel::{FailureKind, Notice, Reason, State, Status};
+use reverse_tunnel::{Failure, FailureKind, Notice, Reason, State, Status};
 
 use crate::advice;
 use crate::supervisor::TunnelId;
@@ -52,8 +52,11 @@ impl TunnelLog {
                     tracing::warn!(%slot, %server, %error, retry_in, "tunnel-down");
                 }
             }
-            State::Forwarding if status.retry_at.is_some() => {
-                if let Some(error) = error.filter(|error| error.kind == FailureKind::Forward) {
+            State::Forwarding => {
+                // Once for each forward that is refused, not for each time that it is asked for again.
+                let before = self.last.as_ref().and_then(|last| last.last_error.as_ref());
+                let news = |error: &&Failure| error.kind == FailureKind::Forward && Some(*error) != before;
+                if let Some(error) = error.filter(news) {
                     tracing::warn!(%slot, %server, %error, "forward-refused");
                 }
             }

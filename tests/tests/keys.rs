@@ -1,4 +1,5 @@
 //! The device's keys: every format that a controller may have, certificates, permissions, and the change to a new key.
+#![allow(clippy::panic, clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

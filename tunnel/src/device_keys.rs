@@ -61,7 +61,7 @@ struct Key {
 
 /// What changes when a file is changed: device, inode, size and times, of a key and of its certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Stamp([Option<(u64, u64, u64, i64, i64, i64, i64)>; 2]);
+struct Stamp([Option<[i64; 7]>; 2]);
 
 /// A rotation under way.
 #[derive(Clone, Debug)]
@@ -326,8 +326,8 @@ impl Stamp {
     fn of(path: &Path) -> Self {
         Self([path, &path_beside(path)].map(|path| {
             let file = fs::metadata(path).ok()?;
-            let (modified, changed) = ((file.mtime(), file.mtime_nsec()), (file.ctime(), file.ctime_nsec()));
-            Some((file.dev(), file.ino(), file.size(), modified.0, modified.1, changed.0, changed.1))
+            let [device, inode, size] = [file.dev(), file.ino(), file.size()].map(u64::cast_signed);
+            Some([device, inode, size, file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec()])
         }))
     }
 }

@@ -159,7 +159,9 @@ pub struct Tunnel {
     address: Option<SocketAddr>,
     last_good: Option<SocketAddr>,
     ports: Vec<Option<u16>>,
-    /// The forward that was refused is asked for again at `deadline`.
+    /// The forward that the server is being asked for.
+    asked: usize,
+    /// Those that were refused are asked for again at `deadline`.
     refused: bool,
     /// The kind of refusal that we are being patient with, and since when.
     patience: Option<(FailureKind, Instant)>,
@@ -187,6 +189,7 @@ impl Tunnel {
             address: None,
             last_good: None,
             ports,
+            asked: 0,
             refused: false,
             patience: None,
             failures: 0,
@@ -229,7 +232,7 @@ impl Tunnel {
         self.last_error.as_ref()
     }
 
-    /// The ports that the server listens on, a place for each forward; `None` where it doesn't yet.
+    /// The ports that the server listens on, a place for each forward; `None` where it doesn't.
     #[must_use]
     pub fn ports(&self) -> &[Option<u16>] {
         &self.ports
@@ -275,7 +278,7 @@ impl Tunnel {
             (State::Authenticating, Input::Authenticated) => {
                 self.enter(now, State::Forwarding, None);
                 self.ports.fill(None);
-                self.listen_next(now);
+                self.listen_from(now, 0);
             }
             (State::Forwarding, Input::Listening { port }) => self.listening(now, port),
             (State::Idle | State::Backoff, Input::Failed(_)) => {}
@@ -320,24 +323,32 @@ impl Tunnel {
         true
     }
 
-    fn listen_next(&mut self, now: Instant) {
+    /// Asks for the next forward, from this index on, that isn't open yet. One that was refused holds up no other: it is asked
+    /// for again when all have been, after a pause.
+    fn listen_from(&mut self, now: Instant, index: usize) {
         self.refused = false;
-        if let Some(index) = self.ports.iter().position(Option::is_none) {
+        let missing =
+            |from: usize| (from..self.ports.len()).find(|index| self.ports.get(*index) == Some(&None));
+        if let Some(next) = missing(index) {
+            self.asked = next;
             self.deadline = Some(now + self.timing.dead_after);
-            self.actions.push_back(Action::Listen(index));
-            return;
+            self.actions.push_back(Action::Listen(next));
+        } else if missing(0).is_some() {
+            self.refused = true;
+            self.deadline = Some(now + FORWARD_RETRY.min(self.patience_left(now)));
+        } else {
+            self.last_error = None;
+            self.patience = None;
+            self.enter(now, State::Up, None);
+            self.idle_since = Some(now).filter(|_| self.connections == 0);
         }
-        self.last_error = None;
-        self.patience = None;
-        self.enter(now, State::Up, None);
-        self.idle_since = Some(now).filter(|_| self.connections == 0);
     }
 
     fn listening(&mut self, now: Instant, port: u16) {
-        if let Some(place) = self.ports.iter_mut().find(|place| place.is_none()) {
+        if let Some(place) = self.ports.get_mut(self.asked) {
             *place = Some(port);
         }
-        self.listen_next(now);
+        self.listen_from(now, self.asked + 1);
     }
 
     fn failed(&mut self, now: Instant, failure: Failure) {
@@ -348,10 +359,7 @@ impl Tunnel {
             FailureKind::HostKey(fault) if fault.is_final() => self.close(now, Reason::HostKeyMismatch),
             FailureKind::Auth if patience.is_zero() => self.close(now, Reason::AuthDenied),
             FailureKind::Forward if patience.is_zero() => self.close(now, Reason::ForwardRefused),
-            FailureKind::Forward => {
-                self.refused = true;
-                self.deadline = Some(now + FORWARD_RETRY.min(patience));
-            }
+            FailureKind::Forward => self.listen_from(now, self.asked + 1),
             FailureKind::Tcp | FailureKind::Handshake | FailureKind::HostKey(_)
                 if matches!(self.state, State::Connecting | State::Verifying) =>
             {
@@ -370,11 +378,14 @@ impl Tunnel {
             self.patience = None;
             return Duration::MAX;
         }
-        let since = match self.patience {
-            Some((before, since)) if before == kind => since,
-            _ => now,
-        };
-        self.patience = Some((kind, since));
+        if self.patience.is_none_or(|(before, _)| before != kind) {
+            self.patience = Some((kind, now));
+        }
+        self.patience_left(now)
+    }
+
+    fn patience_left(&self, now: Instant) -> Duration {
+        let since = self.patience.map_or(now, |(_, since)| since);
         PATIENCE.saturating_sub(now.saturating_duration_since(since))
     }
 
@@ -398,7 +409,7 @@ impl Tunnel {
         if self.state == State::Backoff {
             self.attempt(now);
         } else if self.refused {
-            self.listen_next(now);
+            self.listen_from(now, 0);
         }
     }
 
@@ -419,7 +430,7 @@ impl Tunnel {
         }
         match self.state {
             State::Backoff => self.attempt(now),
-            State::Forwarding if self.refused => self.listen_next(now),
+            State::Forwarding if self.refused => self.listen_from(now, 0),
             _ => self.failed(now, self.step_timed_out(now)),
         }
     }

@@ -238,14 +238,39 @@ fn a_refused_port_is_asked_for_again_on_the_same_connection_for_two_minutes() {
     story.give(Input::Verified);
     story.give(Input::Authenticated);
     let began = story.now;
-    for _ in 0..24 {
-        assert_eq!(story.fail(FailureKind::Forward), []);
+    assert_eq!(story.fail(FailureKind::Forward), [Action::Listen(1)], "the other one isn't held up");
+    assert_eq!(story.give(Input::Listening { port: 40000 }), []);
+    assert_eq!(story.tunnel.ports(), [None, Some(40000)]);
+    for _ in 0..23 {
+        assert_eq!(story.tunnel.state(), State::Forwarding, "one of two isn't up");
         assert_eq!(story.tunnel.retry_at(), Some(story.now + FORWARD_RETRY));
         assert_eq!(story.wait(), [Action::Listen(0)]);
+        assert_eq!(story.fail(FailureKind::Forward), []);
     }
+    assert_eq!(story.wait(), [Action::Listen(0)]);
     assert_eq!(story.fail(FailureKind::Forward), [Action::Disconnect]);
     assert_eq!(story.tunnel.state(), State::Closed(Reason::ForwardRefused));
     assert_eq!(story.now - began, PATIENCE);
+}
+
+#[test]
+fn it_is_up_when_the_last_of_the_refused_forwards_is_open() {
+    let mut story = Story::new();
+    story.give(Input::Start);
+    story.give(Input::Resolved(vec![address(1)]));
+    story.give(Input::Connected);
+    story.give(Input::Verified);
+    story.give(Input::Authenticated);
+    assert_eq!(story.fail(FailureKind::Forward), [Action::Listen(1)]);
+    assert_eq!(story.fail(FailureKind::Forward), [], "both are refused");
+    assert_eq!(story.wait(), [Action::Listen(0)]);
+    assert_eq!(story.give(Input::Listening { port: 1111 }), [Action::Listen(1)]);
+    assert_eq!(story.fail(FailureKind::Forward), []);
+    assert!(story.tunnel.last_error().is_some());
+    assert_eq!(story.wait(), [Action::Listen(1)], "only what is missing is asked for");
+    assert_eq!(story.give(Input::Listening { port: 40000 }), []);
+    assert_eq!((story.tunnel.state(), story.tunnel.ports()), (State::Up, &[Some(1111), Some(40000)][..]));
+    assert_eq!(story.tunnel.last_error(), None);
 }
 
 #[test]
@@ -282,6 +307,7 @@ fn asking_again_moves_the_end_and_wakes_a_waiting_tunnel_but_leaves_a_running_on
     story.give(Input::Verified);
     story.give(Input::Authenticated);
     story.fail(FailureKind::Forward);
+    story.give(Input::Listening { port: 40000 });
     assert_eq!(story.give(Input::Again { expires }), [Action::Listen(0)]);
 }
 

@@ -68,6 +68,8 @@ pub struct Status {
     pub destination: Destination,
     /// What it publishes; a port that the server chose stands in place of 0 while it listens.
     pub forwards: Vec<Forward>,
+    /// Which of them the server listens for, a place for each.
+    pub listening: Vec<bool>,
     /// When it ends by itself.
     pub expires: Option<Instant>,
     /// The next try, while it waits for one.
@@ -358,6 +360,7 @@ impl Driver {
             since: self.tunnel.since(),
             destination: plan.destination.clone(),
             forwards: forwards.collect(),
+            listening: self.tunnel.ports().iter().map(Option::is_some).collect(),
             expires: plan.expires,
             retry_at: self.tunnel.retry_at(),
             last_error: self.tunnel.last_error().cloned(),

@@ -7,6 +7,7 @@ use std::process::{Child, Command as Process, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::unistd::Uid;
+use reverse_tunnel::forward::check_distinct;
 use reverse_tunnel::{Reason, State};
 use tokio::time::timeout;
 
@@ -21,10 +22,17 @@ use crate::control::protocol::{Answer, Problem, Request};
 use crate::control::server::problem_of;
 use crate::exit::Exit;
 use crate::journal::{self, Stderr};
-use crate::limits::{BACKGROUND_REQUEST, BACKGROUND_START, START_RACE};
+use crate::limits::{BACKGROUND_REQUEST, BACKGROUND_START, FORWARDS, START_RACE};
 use crate::supervisor::{OpenRequest, Source, TunnelId, View, What};
 
 pub(super) fn main(path: &Path, open: Open) -> Result<Exit, Problem> {
+    // A usage error is found before any file is read.
+    check_distinct(&open.forward)
+        .map_err(|error| Problem::new(Exit::Usage, error.to_string(), "give each one a place of its own"))?;
+    if open.forward.len() > FORWARDS {
+        let text = format!("{} forwards, and a tunnel has at most {FORWARDS}", open.forward.len());
+        return Err(Problem::new(Exit::Usage, text, "open a second tunnel for the others"));
+    }
     let config = load(path)?;
     if open.detached {
         return detached(&config);

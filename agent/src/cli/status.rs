@@ -99,7 +99,10 @@ fn tunnel_lines(tunnel: &Value) -> Vec<String> {
     }
     let mut lines = vec![head];
     for forward in tunnel["forwards"].as_array().into_iter().flatten() {
-        lines.push(format!("     {} -> {}", text(&forward["remote"]), text(&forward["local"])));
+        // Before and after, none of them is open; then the state says it.
+        let missing = state == "forwarding" && forward["listening"] == false;
+        let note = if missing { "  (not open yet)" } else { "" };
+        lines.push(format!("     {} -> {}{note}", text(&forward["remote"]), text(&forward["local"])));
     }
     if state == "up" {
         let counted = |name: &str| tunnel[name].as_u64().unwrap_or_default();
@@ -184,6 +187,18 @@ mod tests {
             text.contains("until 2026-11-21T18:00:02Z, which is soon: open it again to keep it"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn people_see_which_of_several_forwards_is_missing() {
+        let mut document = document("forwarding");
+        document["tunnels"][0]["forwards"] = json!([
+            {"remote": "localhost:1111", "local": "127.0.0.1:22", "listening": false},
+            {"remote": "localhost:1112", "local": "127.0.0.1:80", "listening": true},
+        ]);
+        let text = for_people(&document, false);
+        assert!(text.contains("localhost:1111 -> 127.0.0.1:22  (not open yet)\n"), "{text}");
+        assert!(text.contains("localhost:1112 -> 127.0.0.1:80\n"), "{text}");
     }
 
     #[test]

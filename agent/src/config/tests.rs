@@ -92,6 +92,18 @@ fn errors_name_line_column_and_cure() {
             "c.toml:4:10: script.remote: \"x\"",
         ),
         (
+            "ocpp.mode = \"off\"\n[[script]]\nkey = \"K\"\nremote = \"unix:/x/{identity}\"\nlocal = \"a:1\"",
+            "c.toml:4:10: script.remote \"unix:/x/{identity}\" needs an identity; set ocpp.identity",
+        ),
+        (
+            "ocpp = {mode = \"off\", identity = \"a\"}\n[[script]]\nkey = \"K\"\nremote = \"unix:/x/{host}\"\nlocal = \"a:1\"",
+            "c.toml:4:10: script.remote: \"unix:/x/{host}\" is neither",
+        ),
+        (
+            "ocpp = {mode = \"off\", identity = \"a\"}\n[[script]]\nkey = \"K\"\nremote = \"{identity}:1\"\nlocal = \"a:1\"",
+            "c.toml:4:10: script.remote: \"{identity}:1\" is neither",
+        ),
+        (
             "ocpp.mode = \"off\"\n[[script]]\nkey = \"K\"\nremote = \"1\"",
             "c.toml:2:1: missing field `local`; add it",
         ),
@@ -299,4 +311,20 @@ fn a_directory_that_its_owner_may_not_write_is_found() {
     let source = format!("ocpp.mode = \"off\"\nstate_dir = {state:?}\nruntime_dir = {state:?}");
     let error = checked(source.as_bytes()).unwrap_err();
     assert!(error.starts_with("c.toml:2:13: state_dir ") && error.contains("can't be written: "), "{error}");
+}
+
+#[test]
+fn a_socket_on_the_server_may_be_named_after_the_charge_point() {
+    let remote = |identity: &str, remote: &str| {
+        let source = format!(
+            "[ocpp]\nmode = \"off\"\nidentity = {identity:?}\n[[script]]\nkey = \"K\"\nremote = {remote:?}\nlocal = \"a:1\""
+        );
+        parse(&source).map(|config| config.slots.first().unwrap().forward.remote.to_string())
+    };
+    let path = "unix:/run/chargers/{identity}-ssh.sock";
+    assert_eq!(remote("CP001", path).unwrap(), "unix:/run/chargers/CP001-ssh.sock");
+    assert_eq!(remote("../x y", path).unwrap(), "unix:/run/chargers/..%2Fx%20y-ssh.sock");
+    assert_eq!(remote("..", "unix:/run/{identity}").unwrap(), "unix:/run/%2E%2E");
+    assert!(remote(".", "unix:/run/.{identity}/x").is_ok());
+    assert!(remote(&"x".repeat(255), path).unwrap_err().to_string().contains("at most 107 bytes"));
 }

@@ -89,9 +89,10 @@ fn tunnel(view: &View) -> Value {
         "state": status.map_or("idle", |status| status.state.word()),
         "reason": status.and_then(|status| status.state.reason()).map(|reason| reason.word()),
         "server": status.map(|status| status.destination.to_string()),
-        "forwards": forwards.iter().map(|forward| json!({
+        "forwards": forwards.iter().enumerate().map(|(index, forward)| json!({
             "remote": forward.remote.to_string(),
             "local": forward.local.to_string(),
+            "listening": status.is_some_and(|status| status.listening.get(index) == Some(&true)),
         })).collect::<Vec<_>>(),
         "since": status.map(|status| wall(status.since)),
         "expires": status.filter(|_| view.wanted.is_some()).and_then(|status| status.expires).map(wall),

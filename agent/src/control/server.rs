@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use reverse_tunnel::forward::check_distinct;
 use reverse_tunnel::{Forward, Reason};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -157,6 +158,7 @@ impl Client {
             .map(|text| text.parse())
             .collect::<Result<_, _>>()
             .map_err(|error| usage(&error))?;
+        check_distinct(&forwards).map_err(|error| usage(&error))?;
         let what =
             if forwards.is_empty() { What::Script(script.unwrap_or(1)) } else { What::Forwards(forwards) };
         let request = OpenRequest { what, destination, lifetime: lifetime.map(Duration::from_secs), source };

@@ -38,8 +38,15 @@ impl Accepted {
         self.with(|list| list.retain(|(_, known)| known != forward));
     }
 
+    /// The forward of this place. While the server's answer with the port that it chose is on its way to us, a connection to
+    /// that port may come right behind it: then it is the one that is being asked for.
     fn find(&self, remote: &Remote) -> Option<Forward> {
-        self.with(|list| list.iter().find(|(known, _)| known == remote).map(|(_, forward)| forward.clone()))
+        let chosen =
+            |known: &Remote| matches!(remote, Remote::Tcp { port, .. } if known.with_port(*port) == *remote);
+        self.with(|list| {
+            let exact = list.iter().find(|(known, _)| known == remote);
+            exact.or_else(|| list.iter().find(|(known, _)| chosen(known))).map(|(_, forward)| forward.clone())
+        })
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut Vec<(Remote, Forward)>) -> T) -> T {
