@@ -73,7 +73,7 @@ fn rsa(fields: &mut Fields<'_>) -> Result<RsaKeypair, DropbearKeyError> {
     RsaKeypair::try_from(&checked).map_err(inconsistent)
 }
 
-fn ecdsa(fields: &mut Fields<'_>, curve: &[u8]) -> Result<EcdsaKeypair, DropbearKeyError> {
+pub(crate) fn ecdsa(fields: &mut Fields<'_>, curve: &[u8]) -> Result<EcdsaKeypair, DropbearKeyError> {
     if fields.string()? != curve {
         return Err(DropbearKeyError::Inconsistent);
     }
@@ -107,14 +107,25 @@ fn scalar<const SIZE: usize>(number: &[u8]) -> Result<[u8; SIZE], DropbearKeyErr
     Ok(bytes)
 }
 
-/// What is left of the file.
-struct Fields<'a>(&'a [u8]);
+/// What is left of a sequence of fields in SSH's encoding.
+pub(crate) struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
-    fn string(&mut self) -> Result<&'a [u8], DropbearKeyError> {
-        let (length, rest) = self.0.split_first_chunk().ok_or(DropbearKeyError::Truncated)?;
-        let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| DropbearKeyError::Truncated)?;
-        let (field, rest) = rest.split_at_checked(length).ok_or(DropbearKeyError::Truncated)?;
+    pub(crate) fn of(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    /// A `uint32`.
+    pub(crate) fn word(&mut self) -> Option<u32> {
+        let (word, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(u32::from_be_bytes(*word))
+    }
+
+    pub(crate) fn string(&mut self) -> Result<&'a [u8], DropbearKeyError> {
+        let length = self.word().and_then(|length| usize::try_from(length).ok());
+        let split = length.and_then(|length| self.0.split_at_checked(length));
+        let (field, rest) = split.ok_or(DropbearKeyError::Truncated)?;
         self.0 = rest;
         Ok(field)
     }

@@ -12,7 +12,7 @@ use ssh_key::{LineEnding, PrivateKey, PublicKey};
 
 use crate::certificate::{CertificateError, UserCertificate};
 use crate::limits::{KEY_FILE_BYTES, RSA_BITS};
-use crate::{dropbear_key, ssh};
+use crate::{dropbear_key, openssh_key, ssh};
 
 /// A key pair, and the certificate beside it.
 #[derive(Clone)]
@@ -147,7 +147,7 @@ fn decode(bytes: &[u8]) -> Result<PrivateKey, String> {
     if text.contains("-----BEGIN DSA PRIVATE KEY-----") {
         return Err(DSA.into());
     }
-    ssh::decode_private_key(text)
+    ssh::decode_private_key(text).or_else(|error| openssh_key::parse(text).ok_or(error))
 }
 
 /// A size counts in whole bytes: the product of two primes of 1024 bits may have 2047.

@@ -13,7 +13,7 @@
 //! - `pump`: the bytes of forwarded connections; `budget`: the memory that slow ones may take.
 //! - [`meter`]: what all tunnels carry together.
 //! - [`host_keys`]: whom we trust; [`scan`](mod@scan): a server's host keys, before it is trusted.
-//! - [`device_keys`]: who we are, and how that changes; [`identity`], `dropbear_key` and [`certificate`] read the files.
+//! - [`device_keys`]: who we are, and how that changes; [`identity`], `dropbear_key`, `openssh_key` and [`certificate`] read the files.
 //! - [`limits`]: every bound.
 //!
 //! `spawn` → `task` asks [`state::Tunnel`] what to do → resolve, connect, `ssh::Session` → the server opens a channel
@@ -33,6 +33,7 @@ mod key_ledger;
 pub mod limits;
 mod local_service;
 pub mod meter;
+mod openssh_key;
 mod pump;
 mod queue;
 pub mod scan;

@@ -395,3 +395,29 @@ impl From<russh::Error> for ClientError {
         Self::Ssh(error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn forward(text: &str) -> Forward {
+        text.parse().unwrap()
+    }
+
+    fn remote(text: &str) -> Remote {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_connection_may_come_right_behind_the_port_that_the_server_chose() {
+        let (accepted, chosen) = (Accepted::default(), forward("0:127.0.0.1:22"));
+        accepted.add(&chosen);
+        assert_eq!(accepted.find(&remote("localhost:40000")), Some(chosen.clone()));
+        assert_eq!(accepted.find(&remote("[::1]:40000")), None, "another bind address");
+        accepted.replace(&chosen, remote("localhost:40000"));
+        assert_eq!(accepted.find(&remote("localhost:40000")), Some(chosen.clone()));
+        assert_eq!(accepted.find(&remote("localhost:40001")), None, "it has chosen");
+        accepted.remove(&chosen);
+        assert_eq!(accepted.find(&remote("localhost:40000")), None);
+    }
+}
