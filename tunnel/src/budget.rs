@@ -2,20 +2,21 @@
 //!
 //! russh grants the server a new window as soon as data arrives, whether or not the local service has taken it, and
 //! offers no call to do otherwise. So what a slow service hasn't taken yet waits here. Once the budget is spent,
-//! everybody waits, because the SSH connection isn't read any further; and a connection that has got nothing rid of
-//! for [`STALLED`] by then is reset, which frees its share.
+//! everybody waits, because the SSH connection isn't read any further. Then those who hold it have to take at least
+//! [`PROGRESS`] bytes every [`STALLED`]; the one that holds most of those that don't is reset, which frees its share.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
-use crate::limits::STALLED;
+use crate::limits::{PROGRESS, STALLED};
 use crate::queue::Spares;
 
 /// The budget of one tunnel's connection.
 #[derive(Debug)]
 pub(crate) struct Budget {
+    bytes: usize,
     room: Semaphore,
     spares: Arc<Spares>,
     members: Mutex<Vec<Arc<Member>>>,
@@ -37,40 +38,58 @@ struct Member {
 #[derive(Debug)]
 struct Progress {
     queued: usize,
-    /// When something was taken last, or when the queue began to fill.
+    /// When [`PROGRESS`] bytes or all that waited had been taken, or when the queue began to fill.
     since: Instant,
+    /// What was taken since then.
+    taken: usize,
+    /// It is to be reset.
+    condemned: bool,
 }
+
+/// Between a reset and the next, if the first made too little room: the connection's task has to run first.
+const AFTER_RESET: Duration = Duration::from_millis(50);
 
 impl Budget {
     /// A budget of so many bytes.
     pub(crate) fn new(bytes: usize) -> Arc<Self> {
-        let room = Semaphore::new(bytes.min(Semaphore::MAX_PERMITS));
-        Arc::new(Self { room, spares: Arc::default(), members: Mutex::default() })
+        let bytes = bytes.min(Semaphore::MAX_PERMITS);
+        Arc::new(Self { bytes, room: Semaphore::new(bytes), spares: Arc::default(), members: Mutex::default() })
     }
 
     /// A share for one more connection.
     pub(crate) fn join(self: &Arc<Self>) -> Share {
-        let progress = Progress { queued: 0, since: now() };
+        let progress = Progress { queued: 0, since: now(), taken: 0, condemned: false };
         let member = Arc::new(Member { progress: Mutex::new(progress), reset: Notify::new() });
         self.members().push(member.clone());
         Share { budget: self.clone(), member }
     }
 
-    /// Resets the connections that have made no progress for too long; gives the time to look again.
+    /// Resets a connection that has made no progress for too long; gives the time to look again.
+    ///
+    /// Only one that holds half of its fair share or more: a service that leaves a few bytes waiting isn't what the others
+    /// wait for. Once the budget is spent, there always is one that does.
     fn reset_stalled(&self) -> Instant {
         let now = now();
+        let members = self.members();
+        let share = self.bytes / (2 * members.len().max(1));
         let mut next = now + STALLED;
-        for member in self.members().iter() {
+        let mut worst: Option<(usize, &Arc<Member>)> = None;
+        for member in members.iter() {
             let progress = member.progress();
-            if progress.queued == 0 {
+            if progress.queued < share || progress.condemned {
                 continue;
             }
             let due = progress.since + STALLED;
-            if due <= now {
-                member.reset.notify_one();
-            } else {
+            if due > now {
                 next = next.min(due);
+            } else if worst.is_none_or(|(queued, _)| queued < progress.queued) {
+                worst = Some((progress.queued, member));
             }
+        }
+        if let Some((_, member)) = worst {
+            member.progress().condemned = true;
+            member.reset.notify_one();
+            next = next.min(now + AFTER_RESET);
         }
         next
     }
@@ -92,7 +111,7 @@ impl Share {
             permit.forget();
             let mut progress = self.member.progress();
             if progress.queued == 0 {
-                progress.since = now();
+                progress.begin();
             }
             progress.queued += bytes;
         }
@@ -114,7 +133,10 @@ impl Share {
         let mut progress = self.member.progress();
         let bytes = bytes.min(progress.queued);
         progress.queued -= bytes;
-        progress.since = now();
+        progress.taken += bytes;
+        if progress.taken >= PROGRESS || progress.queued == 0 {
+            progress.begin();
+        }
         self.budget.room.add_permits(bytes);
     }
 
@@ -122,6 +144,11 @@ impl Share {
     pub(crate) fn give_back(&self) {
         let queued = std::mem::take(&mut self.member.progress().queued);
         self.budget.room.add_permits(queued);
+    }
+
+    /// When the local service made progress last.
+    pub(crate) fn progressed(&self) -> Instant {
+        self.member.progress().since
     }
 
     /// Chunks that this tunnel's connections may use again.
@@ -149,6 +176,12 @@ impl Drop for Share {
 impl Member {
     fn progress(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Progress {
+    fn begin(&mut self) {
+        (self.since, self.taken) = (now(), 0);
     }
 }
 
@@ -196,22 +229,71 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_that_is_only_slow_is_left_alone() {
-        let budget = Budget::new(3000);
+        let budget = Budget::new(3 * PROGRESS);
         let slow = budget.join();
-        slow.take(3000).await;
+        slow.take(3 * PROGRESS).await;
         let drain = async {
             for _ in 0..3 {
                 sleep(STALLED - Duration::from_millis(1)).await;
-                slow.taken(1000);
+                slow.taken(PROGRESS);
             }
         };
         let fill = async {
             let other = budget.join();
-            other.take(3000).await;
+            other.take(3 * PROGRESS).await;
         };
         let reset = timeout(STALLED * 10, slow.reset());
         let (reset, ..) = tokio::join!(reset, drain, fill);
         assert!(reset.is_err(), "it was reset");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_takes_next_to_nothing_is_reset() {
+        let budget = Budget::new(3 * PROGRESS);
+        let (slow, other) = (budget.join(), budget.join());
+        slow.take(3 * PROGRESS).await;
+        let drain = async {
+            loop {
+                sleep(Duration::from_millis(500)).await;
+                slow.taken(PROGRESS / 8);
+            }
+        };
+        let reset = async {
+            slow.reset().await;
+            slow.give_back();
+        };
+        let began = now();
+        let stalls = async { tokio::join!(other.take(3 * PROGRESS), reset) };
+        tokio::select! {
+            _ = stalls => {}
+            () = drain => {}
+        }
+        assert_eq!(now() - began, STALLED);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_who_holds_much_is_reset_and_the_largest_first() {
+        let budget = Budget::new(1000);
+        let (paused, stalled, larger, active) = (budget.join(), budget.join(), budget.join(), budget.join());
+        paused.take(100).await;
+        stalled.take(300).await;
+        larger.take(600).await;
+        let resets = async {
+            larger.reset().await;
+            let first = now();
+            larger.give_back();
+            stalled.reset().await;
+            stalled.give_back();
+            (first, now())
+        };
+        let fill = async {
+            active.take(900).await;
+        };
+        let began = now();
+        let (never, (first, second), ()) = tokio::join!(timeout(STALLED * 10, paused.reset()), resets, fill);
+        assert!(never.is_err(), "a hundred bytes are in nobody's way");
+        assert_eq!(first - began, STALLED);
+        assert!(second - first <= AFTER_RESET * 2);
     }
 
     #[tokio::test(start_paused = true)]

@@ -42,9 +42,10 @@ pub const AGENT_MESSAGE_BYTES: usize = 3 * 32 * 1024;
 pub const READ_BYTES: usize = 32 * 1024;
 /// Pieces that one write to a local service may gather.
 pub const BATCH: usize = 16;
-/// Bytes that the server may have under way on one channel: OpenSSH's own choice. russh renews it on receipt, so it is also
-/// what still comes on a channel after the budget for slow services is spent.
-pub const CHANNEL_WINDOW: u32 = 2 * 1024 * 1024;
+/// Bytes that the server may have under way on one channel. russh renews it on receipt, so once the budget for slow
+/// services is spent, so much of a slow connection's data stands before everybody else's: with 256 KiB and a service that
+/// takes 200 KB/s they wait 1.3 s, with OpenSSH's 2 MiB they waited 10 s. On a line of 100 ms it still carries 2.5 MB/s.
+pub const CHANNEL_WINDOW: u32 = 256 * 1024;
 /// What is read of the SSH connection beyond the packet that is asked for.
 pub const READ_AHEAD: usize = 64 * 1024;
 /// The largest packet that the server may send on a channel: russh's own maximum, for the fewest packets.
@@ -59,6 +60,18 @@ pub const GATHER: usize = 256 * 1024;
 pub const LEAST_BUFFER_BYTES: usize = 256 * 1024;
 /// How long a connection may make no progress while the budget is spent, before it is reset.
 pub const STALLED: Duration = Duration::from_secs(2);
+/// What a local service has to take for it to count as progress: one packet, the least that lets the SSH connection's
+/// task go on. With [`STALLED`], a service that takes less than 32 KB/s while others wait for it is reset.
+pub const PROGRESS: usize = 64 * 1024;
+/// How long a service may make no progress after its client has left, before what it hasn't taken is dropped: it may be
+/// writing to a slow flash, but must not keep its connection for ever.
+pub const LINGER: Duration = Duration::from_secs(10);
+/// How long the server is given to close a channel whose local service is gone. Whoever closes first leaves a few KB
+/// behind in russh until the SSH connection ends, so it should be the server, which closes when its client does.
+pub const CHANNEL_CLOSE: Duration = Duration::from_secs(1);
+/// So many channels may be closed by us first before the SSH connection is made anew, which frees what they left behind:
+/// a few MB.
+pub const LEFTOVERS: usize = 1024;
 /// Refused channels of one SSH session, and failed connections of a tunnel, that the log tells of.
 pub const REFUSALS_TOLD: u32 = 20;
 

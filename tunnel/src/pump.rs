@@ -5,15 +5,17 @@ use std::net::Shutdown;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use socket2::SockRef;
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
 
 use crate::budget::{Budget, Share};
-use crate::limits::{BATCH, GATHER, READ_BYTES, REFUSALS_TOLD};
+use crate::limits::{BATCH, CHANNEL_CLOSE, GATHER, LINGER, READ_BYTES, REFUSALS_TOLD};
 use crate::local_service::{ConnectError, OwnListeners, connect};
 use crate::meter::Meter;
 use crate::queue::Queue;
@@ -130,20 +132,35 @@ async fn connection(opened: Opened, share: Share, own: OwnListeners, traffic: Ar
     let local = Arc::new(Local::new(stream, share, traffic.clone()));
     let abandon = AbandonOnDrop(local.clone());
     let writer = opened.accept(local.clone()).await;
-    let ended = tokio::select! {
-        ended = copy(&local, &writer, &traffic) => ended,
+    let (ended, patience) = tokio::select! {
+        ended = copy(&local, &writer, &traffic) => (ended, CHANNEL_CLOSE),
         () = local.share.reset() => {
             traffic.stalled.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(local = %target, "connection-reset-stalled");
-            Err(io::ErrorKind::TimedOut.into())
+            // Its client is to send no more.
+            (Err(io::ErrorKind::TimedOut.into()), Duration::ZERO)
         }
     };
     drop(abandon);
-    writer.close().await;
+    end_channel(&local, &writer, ended.is_err(), patience).await;
     drop(counted);
     match ended {
         Ok(()) => tracing::debug!(local = %target, "connection-closed"),
         Err(error) => tracing::debug!(local = %target, %error, "connection-broken"),
+    }
+}
+
+/// Ends a channel whose local service is gone. The server is given a moment to close it itself, as it does once its
+/// client has heard of the end.
+async fn end_channel(local: &Local, writer: &ChannelWriter, broken: bool, patience: Duration) {
+    let by_server = async {
+        if broken {
+            let _ = writer.finish().await;
+        }
+        local.until_closed().await;
+    };
+    if timeout(patience, by_server).await.is_err() {
+        writer.close().await;
     }
 }
 
@@ -170,7 +187,8 @@ pub(crate) struct Local {
     stream: TcpStream,
     inbound: Mutex<Inbound>,
     queued: Notify,
-    closed: Notify,
+    /// The channel is gone.
+    closed: watch::Sender<bool>,
     share: Share,
     traffic: Arc<Traffic>,
 }
@@ -182,6 +200,8 @@ struct Inbound {
     complete: bool,
     /// The server sends no more, so the service is to be told.
     eof: bool,
+    /// The service has taken all that came for it.
+    delivered: bool,
     failed: Option<io::Error>,
     /// The connection is over: what still comes is thrown away.
     over: bool,
@@ -190,13 +210,24 @@ struct Inbound {
 impl Local {
     fn new(stream: TcpStream, share: Share, traffic: Arc<Traffic>) -> Self {
         let queue = Queue::new(share.spares());
-        let inbound = Mutex::new(Inbound { queue, complete: false, eof: false, failed: None, over: false });
-        Self { stream, inbound, queued: Notify::new(), closed: Notify::new(), share, traffic }
+        let inbound = Inbound {
+            queue,
+            complete: false,
+            eof: false,
+            delivered: false,
+            failed: None,
+            over: false,
+        };
+        let inbound = Mutex::new(inbound);
+        Self { stream, inbound, queued: Notify::new(), closed: watch::Sender::new(false), share, traffic }
     }
 
     /// Data from the channel. Waits only while the tunnel's budget is spent.
     pub(crate) async fn receive(&self, data: &[u8]) {
         self.traffic.meter.add(data.len());
+        if self.inbound().over {
+            return;
+        }
         self.share.take(data.len()).await;
         let mut inbound = self.inbound();
         if inbound.over {
@@ -221,7 +252,26 @@ impl Local {
     pub(crate) fn close(&self) {
         self.inbound().complete = true;
         self.queued.notify_one();
-        self.closed.notify_one();
+        self.closed.send_replace(true);
+    }
+
+    /// Waits until the channel is gone.
+    async fn until_closed(&self) {
+        // It only fails without a sender.
+        let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
+    }
+
+    /// Waits until the service has made no progress for [`LINGER`] although its client has left.
+    async fn until_hanging(&self) {
+        self.until_closed().await;
+        let left = Instant::now();
+        loop {
+            let due = left.max(self.share.progressed().into()) + LINGER;
+            if due <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(due).await;
+        }
     }
 
     /// The connection is over. Its room is given back at once: the task that calls [`Self::receive`] may be waiting for it.
@@ -230,6 +280,11 @@ impl Local {
         inbound.over = true;
         inbound.queue.clear();
         self.share.give_back();
+        if !inbound.delivered {
+            // A reset, because the service would take an orderly end for a complete one. Where it fails the service
+            // was faster.
+            let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        }
     }
 
     /// Delivers what is queued, until nothing more comes.
@@ -242,6 +297,7 @@ impl Local {
                     return Err(error);
                 }
                 if inbound.queue.len() == 0 && inbound.complete {
+                    inbound.delivered = true;
                     let eof = inbound.eof;
                     return if eof { SockRef::from(&self.stream).shutdown(Shutdown::Write) } else { Ok(()) };
                 }
@@ -291,14 +347,21 @@ impl Drop for AbandonOnDrop {
 /// Copies both ways until both ends have finished, or either is gone.
 ///
 /// When the server closes the channel, the outbound half ends at once, since its writer would wait for ever; what
-/// the local service has not taken yet is still delivered.
+/// the local service has not taken yet is still delivered, as long as it takes anything.
 async fn copy(local: &Local, writer: &ChannelWriter, traffic: &Traffic) -> io::Result<()> {
     let mut deliver = pin!(local.deliver());
     let mut outbound = pin!(outbound(&local.stream, writer, traffic));
+    let mut hanging = pin!(local.until_hanging());
     let (mut open, mut sent_all, mut delivered_all) = (true, false, false);
     while !(delivered_all && (sent_all || !open)) {
         tokio::select! {
-            () = local.closed.notified(), if open => open = false,
+            () = local.until_closed(), if open => open = false,
+            () = &mut hanging => {
+                if traffic.may_tell() {
+                    tracing::warn!("connection-dropped-hanging");
+                }
+                return Err(io::ErrorKind::TimedOut.into());
+            }
             result = &mut deliver, if !delivered_all => {
                 result?;
                 delivered_all = true;

@@ -2,19 +2,20 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use russh::client::{self, DisconnectReason};
 use russh::keys::{PublicKey, PublicKeyOrCertificate};
 use russh::{Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::{SessionSettings, describe};
 use crate::failure::{Failure, FailureKind};
 use crate::forward::{Forward, Remote};
 use crate::host_keys::{HostKeyError, ShownKey, Trusted};
-use crate::limits::REFUSALS_TOLD;
+use crate::limits::{LEFTOVERS, REFUSALS_TOLD};
 use crate::pump::Local;
 
 /// The forwards that the server has been asked for. Any other channel that it opens is refused.
@@ -90,7 +91,7 @@ impl Opened {
         let (_, half) = self.channel.split();
         self.locals.with(|locals| locals.insert(half.id(), local));
         self.reply.accept().await;
-        ChannelWriter { half, locals: self.locals }
+        ChannelWriter { half, locals: self.locals, finished: AtomicBool::new(false) }
     }
 
     /// The local service can't be reached.
@@ -106,9 +107,28 @@ impl Opened {
 
 /// Where each open channel's data goes.
 #[derive(Clone, Default)]
-struct Locals(Arc<Mutex<HashMap<ChannelId, Arc<Local>>>>);
+pub(super) struct Locals(Arc<Mutex<HashMap<ChannelId, Arc<Local>>>>, Arc<Leftovers>);
+
+/// Channels that we closed before the server did. russh forgets such a channel when it sends the close, and then
+/// ignores the server's close, which alone would free what it keeps for the channel: some 4 KB, until the connection ends.
+#[derive(Default)]
+struct Leftovers {
+    count: AtomicUsize,
+    too_many: Notify,
+}
 
 impl Locals {
+    /// Waits until so many channels have been left behind that the connection has to be made anew.
+    pub(super) async fn crowded(&self) {
+        self.1.too_many.notified().await;
+    }
+
+    fn leave_behind(&self) {
+        if self.1.count.fetch_add(1, Ordering::Relaxed) + 1 == LEFTOVERS {
+            self.1.too_many.notify_one();
+        }
+    }
+
     fn get(&self, id: ChannelId) -> Option<Arc<Local>> {
         self.with(|locals| locals.get(&id).cloned())
     }
@@ -121,6 +141,7 @@ impl Locals {
 pub(crate) struct ChannelWriter {
     half: ChannelWriteHalf<client::Msg>,
     locals: Locals,
+    finished: AtomicBool,
 }
 
 impl ChannelWriter {
@@ -129,13 +150,17 @@ impl ChannelWriter {
         self.half.data_bytes(data).await.map_err(io::Error::other)
     }
 
-    /// Tells the server that nothing more comes.
+    /// Tells the server, once, that nothing more comes.
     pub(crate) async fn finish(&self) -> io::Result<()> {
+        if self.finished.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
         self.half.eof().await.map_err(io::Error::other)
     }
 
-    /// Ends the channel; it fails only where the connection is gone with it.
+    /// Ends the channel before the server does; it fails only where the connection is gone with it.
     pub(crate) async fn close(&self) {
+        self.locals.leave_behind();
         self.locals.with(|locals| locals.remove(&self.half.id()));
         let _ = self.half.close().await;
     }
@@ -148,6 +173,7 @@ impl Client {
         proved: Arc<Mutex<Option<Proved>>>,
         announced: oneshot::Sender<Vec<PublicKey>>,
         opened: mpsc::Sender<Opened>,
+        locals: Locals,
         lost: oneshot::Sender<Failure>,
     ) -> Self {
         Self {
@@ -156,7 +182,7 @@ impl Client {
             proved,
             announced: Some(announced),
             opened,
-            locals: Locals::default(),
+            locals,
             lost: Some(lost),
             refused: 0,
         }

@@ -30,14 +30,16 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use self::algorithms::preferred;
-use self::client::{Accepted, Client, ClientError, Proved};
+use self::client::{Accepted, Client, ClientError, Locals, Proved};
 use crate::certificate::{UserCertificate, wall_clock};
 use crate::destination::Destination;
 use crate::failure::{Failure, FailureKind};
 use crate::forward::{Forward, Remote};
 use crate::host_keys::{HostKeys, Trusted};
 use crate::identity::{DSA, Identity};
-use crate::limits::{AGENT_MESSAGE_BYTES, CHANNEL_PACKET, CHANNEL_WINDOW, DISCONNECT_TIMEOUT};
+use crate::limits::{
+    AGENT_MESSAGE_BYTES, CHANNEL_PACKET, CHANNEL_WINDOW, DISCONNECT_TIMEOUT, LEFTOVERS, STALLED,
+};
 use crate::local_service::OwnListeners;
 use crate::pump::{self, Traffic};
 use crate::stream::{Prompt, SshStream};
@@ -63,6 +65,7 @@ pub(crate) struct Session {
     handle: Arc<Handle<Client>>,
     lost: oneshot::Receiver<Failure>,
     accepted: Accepted,
+    locals: Locals,
     proved: Proved,
     announced: Option<oneshot::Receiver<Vec<PublicKey>>>,
     settings: Arc<SessionSettings>,
@@ -83,7 +86,7 @@ impl Session {
 
         let (lost_sender, mut lost) = oneshot::channel();
         let (opened_sender, opened) = mpsc::channel(settings.max_connections.max(1));
-        let accepted = Accepted::default();
+        let (accepted, locals) = (Accepted::default(), Locals::default());
         let proved = Arc::new(Mutex::new(None));
         let (announced_sender, announced) = oneshot::channel();
         let client = Client::new(
@@ -92,6 +95,7 @@ impl Session {
             proved.clone(),
             announced_sender,
             opened_sender,
+            locals.clone(),
             lost_sender,
         );
         let config = Arc::new(config(&settings));
@@ -121,6 +125,7 @@ impl Session {
             handle: Arc::new(handle),
             lost,
             accepted,
+            locals,
             proved,
             announced: Some(announced),
             settings,
@@ -279,7 +284,14 @@ impl Session {
     /// Waits until the connection is gone and says why.
     pub(crate) async fn lost(&mut self) -> Failure {
         let peer = self.peer;
-        match (&mut self.lost).await {
+        let lost = tokio::select! {
+            lost = &mut self.lost => lost,
+            () = self.locals.crowded() => {
+                let text = format!("{peer}: made anew, since {LEFTOVERS} connections were cut short in it");
+                return Failure::new(FailureKind::Lost, text);
+            }
+        };
+        match lost {
             Ok(failure) => Failure::new(failure.kind, format!("{peer}: {failure}")),
             Err(_) => Failure::new(FailureKind::Lost, format!("{peer}: the connection ended")),
         }
@@ -342,8 +354,9 @@ fn config(settings: &SessionSettings) -> Config {
         client_id: client_id(),
         keepalive_interval: Some(interval),
         keepalive_max: max as usize,
-        // Bounds the first key exchange, when no keepalive runs, and a write that the peer never takes.
-        inactivity_timeout: Some(dead_after + Duration::from_secs(1)),
+        // Bounds the first key exchange, when no keepalive runs, and a write that the peer never takes. It goes on while
+        // we wait for room in the budget.
+        inactivity_timeout: Some(dead_after.max(STALLED) + Duration::from_secs(1)),
         window_size: CHANNEL_WINDOW,
         maximum_packet_size: CHANNEL_PACKET,
         preferred: preferred(&settings.host_keys.expected(&settings.destination.server())),
