@@ -69,7 +69,7 @@ impl Setup {
 
     /// Runs the binary with this program.
     #[must_use]
-    pub fn runner(mut self, program: &str) -> Self {
+    pub fn runner(mut self, program: impl Into<PathBuf>) -> Self {
         self.runner = Some(program.into());
         self
     }
@@ -247,6 +247,15 @@ impl Agent {
     /// The syslog that it writes to.
     pub fn syslog(&self) -> &Syslog {
         &self.syslog
+    }
+
+    /// Ends syslog and starts it anew at the same place, empty; `meanwhile` happens in between.
+    pub async fn restart_syslog(&mut self, meanwhile: impl AsyncFnOnce(&Self)) {
+        let path = self.syslog.path().to_owned();
+        self.syslog.stop();
+        std::fs::remove_file(&path).expect("the socket is ours");
+        meanwhile(self).await;
+        self.syslog = Syslog::start(&path);
     }
 
     /// What every start of it has written to standard error.

@@ -1,7 +1,8 @@
 //! The harness of the end-to-end tests: the agent's real binary, and the real peers that it meets.
 //!
 //! Every test owns what it starts: a temporary directory, processes that end with the value that stands for them,
-//! ports that nobody else was given. Tests therefore run in parallel. Nothing leaves the loopback interface.
+//! ports that nobody else was given. Tests therefore run in parallel. Nothing leaves the loopback
+//! interface and the networks that a test makes.
 //!
 //! | module | peer |
 //! | --- | --- |
@@ -13,7 +14,10 @@
 //! | [`service`] | stand-ins for services on the controller: a web page, an echo |
 //! | [`syslog`] | the other end of `/dev/log` |
 //! | [`tls`] | a certificate authority |
-//! | [`rig`] | what most stories begin with |
+//! | [`halting`] | a relay that falls silent at any stage of a handshake |
+//! | [`network`] | a network that can fail |
+//! | [`figures`] | what the agent takes of the machine |
+//! | [`rig`], [`engine`] | what most stories begin with, with a CSMS and without |
 //!
 //! A harness can only fail by failing the test that uses it, so that its functions panic with what went wrong.
 #![allow(
@@ -28,6 +32,10 @@ pub mod agent;
 pub mod asyncssh;
 pub mod csms;
 pub mod dropbear;
+pub mod engine;
+pub mod figures;
+pub mod halting;
+pub mod network;
 pub mod ports;
 pub mod process;
 pub mod rig;

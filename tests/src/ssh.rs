@@ -1,5 +1,6 @@
 //! The `ssh` client of the person who uses a tunnel, and key pairs made by `ssh-keygen`.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use tokio::process::Command;
@@ -65,7 +66,12 @@ impl KeyPair {
 
     /// A line of `known_hosts` that says: this key is the one of 127.0.0.1 on `port`.
     pub fn known_hosts_line(&self, port: u16) -> String {
-        format!("[127.0.0.1]:{port} {}", self.type_and_key())
+        self.known_hosts_line_at(Ipv4Addr::LOCALHOST.into(), port)
+    }
+
+    /// The same for another address.
+    pub fn known_hosts_line_at(&self, address: IpAddr, port: u16) -> String {
+        format!("[{address}]:{port} {}", self.type_and_key())
     }
 
     /// The public half without its comment.

@@ -3,6 +3,7 @@
 //! The account exists only for this server: its `/etc/passwd` is laid over the machine's in a mount namespace.
 
 use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -24,6 +25,7 @@ const ACCOUNT_ID: u32 = 61_234;
 #[derive(Debug)]
 pub struct Sshd {
     dir: TempDir,
+    address: IpAddr,
     port: u16,
     host_keys: Vec<KeyPair>,
     settings: String,
@@ -38,16 +40,20 @@ impl Sshd {
 
     /// As [`Self::start`], with settings that win over the usual ones.
     pub async fn start_with(settings: &str) -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST.into(), settings).await
+    }
+
+    /// As [`Self::start_with`], at another address of this machine.
+    pub async fn start_at(address: IpAddr, settings: &str) -> Self {
         let dir = account_directory();
         let host_key = KeyPair::generate(&dir.path().join("host_key")).await;
-        let host_keys = vec![host_key];
-        let mut sshd =
-            Self { dir, port: ports::free(), host_keys, settings: settings.to_owned(), daemon: None };
+        let (port, host_keys, settings) = (ports::free(), vec![host_key], settings.to_owned());
+        let mut sshd = Self { dir, address, port, host_keys, settings, daemon: None };
         sshd.resume().await;
         sshd
     }
 
-    /// Its port on 127.0.0.1.
+    /// Its port.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -59,12 +65,22 @@ impl Sshd {
 
     /// Its address, as the configuration writes a local service.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        std::net::SocketAddr::new(self.address, self.port).to_string()
     }
 
     /// What a tunnel to it is asked for with.
     pub fn destination(&self) -> String {
-        format!("{ACCOUNT}@127.0.0.1:{}", self.port)
+        format!("{ACCOUNT}@{}", self.address())
+    }
+
+    /// The processes that serve its clients.
+    pub fn sessions(&self) -> Vec<u32> {
+        process::children_of(self.pid())
+    }
+
+    /// Ends a client's session at once, as a crash would.
+    pub fn kill_sessions(&self) {
+        self.sessions().into_iter().for_each(process::kill_tree);
     }
 
     /// The first key that it proves its identity with.
@@ -85,7 +101,7 @@ impl Sshd {
 
     /// The line of `known_hosts` for it.
     pub fn known_hosts_line(&self) -> String {
-        self.host_key().known_hosts_line(self.port)
+        self.host_key().known_hosts_line_at(self.address, self.port)
     }
 
     /// Adds a line to the account's `authorized_keys`.
@@ -135,7 +151,7 @@ impl Sshd {
     /// Starts it again after [`Self::kill`], on the same port.
     pub async fn resume(&mut self) {
         std::fs::create_dir_all("/run/sshd").expect("sshd's directory can be made: the tests need root");
-        let listening = format!("Server listening on 127.0.0.1 port {}", self.port);
+        let listening = format!("Server listening on {} port {}", self.address, self.port);
         let before = self.log().matches(&listening).count();
         std::fs::write(self.dir.path().join("sshd_config"), self.configuration()).expect("it can be written");
         let mut command = in_private_etc(self.dir.path());
@@ -174,7 +190,7 @@ impl Sshd {
         // sshd takes the first value of each setting.
         format!(
             "{}\n\
-             ListenAddress 127.0.0.1:{}\n\
+             ListenAddress {}\n\
              {host_keys}\
              AuthorizedKeysFile {dir}/home/.ssh/authorized_keys\n\
              PidFile none\n\
@@ -186,7 +202,8 @@ impl Sshd {
              PrintMotd no\n\
              ClientAliveInterval 15\n\
              ClientAliveCountMax 3\n",
-            self.settings, self.port,
+            self.settings,
+            self.address(),
         )
     }
 

@@ -60,11 +60,19 @@ impl Syslog {
     }
 }
 
-impl Drop for Syslog {
-    fn drop(&mut self) {
+impl Syslog {
+    /// Listens no more; its socket's file stays.
+    pub fn stop(&mut self) {
+        let Some(reader) = self.reader.take() else { return };
         let sign = UnixDatagram::unbound().and_then(|socket| socket.send_to(&[], &self.path));
-        if let (Ok(_), Some(reader)) = (sign, self.reader.take()) {
+        if sign.is_ok() {
             let _ = reader.join();
         }
+    }
+}
+
+impl Drop for Syslog {
+    fn drop(&mut self) {
+        self.stop();
     }
 }

@@ -53,7 +53,12 @@ impl Budget {
     /// A budget of so many bytes.
     pub(crate) fn new(bytes: usize) -> Arc<Self> {
         let bytes = bytes.min(Semaphore::MAX_PERMITS);
-        Arc::new(Self { bytes, room: Semaphore::new(bytes), spares: Arc::default(), members: Mutex::default() })
+        Arc::new(Self {
+            bytes,
+            room: Semaphore::new(bytes),
+            spares: Arc::default(),
+            members: Mutex::default(),
+        })
     }
 
     /// A share for one more connection.

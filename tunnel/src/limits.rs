@@ -66,6 +66,9 @@ pub const PROGRESS: usize = 64 * 1024;
 /// How long a service may make no progress after its client has left, before what it hasn't taken is dropped: it may be
 /// writing to a slow flash, but must not keep its connection for ever.
 pub const LINGER: Duration = Duration::from_secs(10);
+/// How long nothing may move after the client's EOF. It may wait for an answer that takes long to compute; but sshd
+/// doesn't tell when it has gone, and a hanging service would keep the connection for ever.
+pub const HALF_CLOSED: Duration = Duration::from_secs(3600);
 /// How long the server is given to close a channel whose local service is gone. Whoever closes first leaves a few KB
 /// behind in russh until the SSH connection ends, so it should be the server, which closes when its client does.
 pub const CHANNEL_CLOSE: Duration = Duration::from_secs(1);

@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::budget::{Budget, Share};
-use crate::limits::{BATCH, CHANNEL_CLOSE, GATHER, LINGER, READ_BYTES, REFUSALS_TOLD};
+use crate::limits::{BATCH, CHANNEL_CLOSE, GATHER, HALF_CLOSED, LINGER, READ_BYTES, REFUSALS_TOLD};
 use crate::local_service::{ConnectError, OwnListeners, connect};
 use crate::meter::Meter;
 use crate::queue::Queue;
@@ -157,7 +157,7 @@ async fn end_channel(local: &Local, writer: &ChannelWriter, broken: bool, patien
         if broken {
             let _ = writer.finish().await;
         }
-        local.until_closed().await;
+        local.until(ChannelEnd::Closed).await;
     };
     if timeout(patience, by_server).await.is_err() {
         writer.close().await;
@@ -187,10 +187,21 @@ pub(crate) struct Local {
     stream: TcpStream,
     inbound: Mutex<Inbound>,
     queued: Notify,
-    /// The channel is gone.
-    closed: watch::Sender<bool>,
+    /// How much of the channel is left.
+    channel: watch::Sender<ChannelEnd>,
+    /// The service has sent something since this was looked at.
+    spoke: AtomicBool,
     share: Share,
     traffic: Arc<Traffic>,
+}
+
+/// How far the server has ended a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum ChannelEnd {
+    Open,
+    /// The server sends no more. Its client may be waiting for an answer, or gone: sshd can't tell before it writes.
+    Eof,
+    Closed,
 }
 
 #[derive(Debug)]
@@ -210,16 +221,18 @@ struct Inbound {
 impl Local {
     fn new(stream: TcpStream, share: Share, traffic: Arc<Traffic>) -> Self {
         let queue = Queue::new(share.spares());
-        let inbound = Inbound {
-            queue,
-            complete: false,
-            eof: false,
-            delivered: false,
-            failed: None,
-            over: false,
-        };
+        let inbound =
+            Inbound { queue, complete: false, eof: false, delivered: false, failed: None, over: false };
         let inbound = Mutex::new(inbound);
-        Self { stream, inbound, queued: Notify::new(), closed: watch::Sender::new(false), share, traffic }
+        Self {
+            stream,
+            inbound,
+            queued: Notify::new(),
+            channel: watch::Sender::new(ChannelEnd::Open),
+            spoke: AtomicBool::new(false),
+            share,
+            traffic,
+        }
     }
 
     /// Data from the channel. Waits only while the tunnel's budget is spent.
@@ -246,31 +259,58 @@ impl Local {
         let mut inbound = self.inbound();
         (inbound.complete, inbound.eof) = (true, true);
         self.queued.notify_one();
+        self.end(ChannelEnd::Eof);
     }
 
     /// The channel is gone.
     pub(crate) fn close(&self) {
         self.inbound().complete = true;
         self.queued.notify_one();
-        self.closed.send_replace(true);
+        self.end(ChannelEnd::Closed);
     }
 
-    /// Waits until the channel is gone.
-    async fn until_closed(&self) {
+    fn end(&self, end: ChannelEnd) {
+        self.channel.send_if_modified(|now| {
+            let further = end > *now;
+            *now = end.max(*now);
+            further
+        });
+    }
+
+    /// Waits until the server has ended the channel so far.
+    async fn until(&self, end: ChannelEnd) {
         // It only fails without a sender.
-        let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
+        let _ = self.channel.subscribe().wait_for(|now| *now >= end).await;
     }
 
-    /// Waits until the service has made no progress for [`LINGER`] although its client has left.
+    /// Waits until nothing has moved for too long although the client has left, or may have.
     async fn until_hanging(&self) {
-        self.until_closed().await;
-        let left = Instant::now();
+        let left = async {
+            self.until(ChannelEnd::Closed).await;
+            self.until_still_for(LINGER).await;
+        };
+        let half_closed = async {
+            self.until(ChannelEnd::Eof).await;
+            self.until_still_for(HALF_CLOSED).await;
+        };
+        tokio::select! {
+            () = left => {}
+            () = half_closed => {}
+        }
+    }
+
+    /// Waits until the service has neither taken nor sent anything for so long.
+    async fn until_still_for(&self, limit: Duration) {
+        self.spoke.store(false, Ordering::Relaxed);
+        let mut due = Instant::now() + limit;
         loop {
-            let due = left.max(self.share.progressed().into()) + LINGER;
-            if due <= Instant::now() {
+            tokio::time::sleep_until(due).await;
+            let now = Instant::now();
+            let progress = Instant::from_std(self.share.progressed()) + limit;
+            due = if self.spoke.swap(false, Ordering::Relaxed) { now + limit } else { progress };
+            if due <= now {
                 return;
             }
-            tokio::time::sleep_until(due).await;
         }
     }
 
@@ -350,12 +390,12 @@ impl Drop for AbandonOnDrop {
 /// the local service has not taken yet is still delivered, as long as it takes anything.
 async fn copy(local: &Local, writer: &ChannelWriter, traffic: &Traffic) -> io::Result<()> {
     let mut deliver = pin!(local.deliver());
-    let mut outbound = pin!(outbound(&local.stream, writer, traffic));
+    let mut outbound = pin!(outbound(local, writer, traffic));
     let mut hanging = pin!(local.until_hanging());
     let (mut open, mut sent_all, mut delivered_all) = (true, false, false);
     while !(delivered_all && (sent_all || !open)) {
         tokio::select! {
-            () = local.until_closed(), if open => open = false,
+            () = local.until(ChannelEnd::Closed), if open => open = false,
             () = &mut hanging => {
                 if traffic.may_tell() {
                     tracing::warn!("connection-dropped-hanging");
@@ -376,15 +416,16 @@ async fn copy(local: &Local, writer: &ChannelWriter, traffic: &Traffic) -> io::R
 }
 
 /// From the local service to the channel, until the service sends no more.
-async fn outbound(local: &TcpStream, writer: &ChannelWriter, traffic: &Traffic) -> io::Result<()> {
+async fn outbound(local: &Local, writer: &ChannelWriter, traffic: &Traffic) -> io::Result<()> {
     let mut buffer = BytesMut::new();
     loop {
         // An idle connection holds no buffer.
-        local.readable().await?;
+        local.stream.readable().await?;
         buffer.reserve(READ_BYTES);
-        match local.try_read_buf(&mut buffer) {
+        match local.stream.try_read_buf(&mut buffer) {
             Ok(0) => return writer.finish().await,
             Ok(read) => {
+                local.spoke.store(true, Ordering::Relaxed);
                 writer.send(buffer.split().freeze()).await?;
                 traffic.bytes_out.fetch_add(read as u64, Ordering::Relaxed);
                 traffic.meter.add(read);
@@ -459,5 +500,22 @@ mod tests {
         assert!(!fill.is_finished(), "the budget is spent, and nobody reads");
         drop(abandon);
         timeout(Duration::from_secs(5), fill).await.expect("it is let go").unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_that_hangs_is_given_up_after_its_client_has_left_and_much_later_after_its_eof() {
+        for (end, limit) in [(ChannelEnd::Closed, LINGER), (ChannelEnd::Eof, HALF_CLOSED)] {
+            let (local, _service) = local(1 << 20).await;
+            assert!(timeout(HALF_CLOSED * 2, local.until_hanging()).await.is_err(), "its client is there");
+            local.receive(b"never taken").await;
+            local.end(end);
+            let began = Instant::now();
+            let speaks = async {
+                tokio::time::sleep(limit / 2).await;
+                local.spoke.store(true, Ordering::Relaxed);
+            };
+            tokio::join!(local.until_hanging(), speaks);
+            assert_eq!(began.elapsed().as_secs(), (limit * 2).as_secs(), "it spoke in between");
+        }
     }
 }

@@ -43,6 +43,10 @@ pub struct Timing {
 pub enum State {
     /// Nothing has been tried yet.
     Idle,
+    /// The tunnel whose place it takes is saying goodbye, and still holds its ports.
+    ///
+    /// Its word is `connecting`: it is wanted, on its way, and not up.
+    Waiting,
     /// The name is being looked up.
     Resolving,
     /// TCP.
@@ -90,9 +94,11 @@ pub enum Reason {
     DataCap,
 }
 
-/// What happened. `Start` comes once; the others answer the last [`Action`], or come from outside.
+/// What happened. `Wait` comes at most once, before `Start`, which comes once; the others answer the last [`Action`], or come from outside.
 #[derive(Debug)]
 pub enum Input {
+    /// Another tunnel has to end first.
+    Wait,
     /// Begin.
     Start,
     /// Somebody wants it closed.
@@ -260,7 +266,8 @@ impl Tunnel {
     pub fn handle(&mut self, now: Instant, input: Input) {
         match (self.state, input) {
             (State::Closed(_), _) => {}
-            (State::Idle, Input::Start) => self.attempt(now),
+            (State::Idle, Input::Wait) => self.enter(now, State::Waiting, None),
+            (State::Idle | State::Waiting, Input::Start) => self.attempt(now),
             (_, Input::Close(reason)) => self.close(now, reason),
             (_, Input::Again { expires }) => self.again(now, expires),
             (_, Input::Connections(open)) => self.count_connections(now, open),
@@ -281,12 +288,13 @@ impl Tunnel {
                 self.listen_from(now, 0);
             }
             (State::Forwarding, Input::Listening { port }) => self.listening(now, port),
-            (State::Idle | State::Backoff, Input::Failed(_)) => {}
+            (State::Idle | State::Waiting | State::Backoff, Input::Failed(_)) => {}
             (_, Input::Failed(failure)) => self.failed(now, failure),
             // An answer to a step that was given up meanwhile.
             (
                 _,
-                Input::Start
+                Input::Wait
+                | Input::Start
                 | Input::Resolved(_)
                 | Input::Connected
                 | Input::Verified
@@ -490,7 +498,7 @@ impl State {
         match self {
             Self::Idle => "idle",
             Self::Resolving => "resolving",
-            Self::Connecting => "connecting",
+            Self::Waiting | Self::Connecting => "connecting",
             Self::Verifying => "verifying",
             Self::Authenticating => "authenticating",
             Self::Forwarding => "forwarding",

@@ -95,6 +95,23 @@ fn it_comes_up_step_by_step() {
 }
 
 #[test]
+fn a_tunnel_that_waits_for_another_to_end_is_on_its_way_and_can_be_closed() {
+    let mut story = Story::new();
+    assert_eq!(story.give(Input::Wait), []);
+    assert_eq!(story.tunnel.state().word(), "connecting");
+    assert_eq!(story.give(Input::Again { expires: None }), []);
+    assert_eq!(story.fail(FailureKind::Lost), [], "no step is under way");
+    assert_eq!(story.give(Input::Start), [Action::Resolve]);
+    assert_eq!(story.give(Input::Start), [], "it starts once");
+
+    let mut story = Story::new();
+    story.give(Input::Wait);
+    story.give(Input::Close(Reason::User));
+    assert_eq!(story.tunnel.state(), State::Closed(Reason::User));
+    assert_eq!(story.give(Input::Start), []);
+}
+
+#[test]
 fn every_address_is_tried_and_the_good_one_first_the_next_time() {
     let mut story = Story::new();
     story.give(Input::Start);

@@ -105,7 +105,7 @@ struct Wish {
 }
 
 /// Starts a tunnel. It waits for `predecessor` to end first, so that a tunnel that takes another's place also finds
-/// its ports free.
+/// its ports free. The observer hears where it stands before this returns.
 pub fn spawn(
     plan: Plan,
     settings: Settings,
@@ -114,15 +114,9 @@ pub fn spawn(
 ) -> TunnelHandle {
     let (wish, receiver) = watch::channel(Wish { expires: plan.expires, close: None });
     let traffic = Arc::new(Traffic::new(settings.meter.clone()));
-    let driver = Driver::new(plan, settings, receiver, traffic.clone(), Box::new(observer));
-    let task = tokio::spawn(async move {
-        if let Some(predecessor) = predecessor {
-            // It only fails if that tunnel panicked, and then it is over as well.
-            let _ = predecessor.await;
-        }
-        driver.run().await;
-    });
-    TunnelHandle { wish, task, traffic }
+    let mut driver = Driver::new(plan, settings, receiver, traffic.clone(), predecessor, Box::new(observer));
+    driver.begin();
+    TunnelHandle { wish, task: tokio::spawn(driver.run()), traffic }
 }
 
 impl TunnelHandle {
@@ -168,6 +162,8 @@ struct Driver {
     traffic: Arc<Traffic>,
     observer: Box<dyn FnMut(Notice<'_>) + Send>,
     told: Option<Status>,
+    /// The tunnel whose place this one takes, until it has ended.
+    predecessor: Option<JoinHandle<()>>,
     step: Option<Step>,
     stream: Option<TcpStream>,
     session: Option<Session>,
@@ -182,6 +178,7 @@ impl Driver {
         settings: Settings,
         wish: watch::Receiver<Wish>,
         traffic: Arc<Traffic>,
+        predecessor: Option<JoinHandle<()>>,
         observer: Box<dyn FnMut(Notice<'_>) + Send>,
     ) -> Self {
         let session_settings = Arc::new(SessionSettings {
@@ -209,6 +206,7 @@ impl Driver {
             traffic,
             observer,
             told: None,
+            predecessor,
             step: None,
             stream: None,
             session: None,
@@ -217,33 +215,46 @@ impl Driver {
         }
     }
 
+    fn begin(&mut self) {
+        self.take(if self.predecessor.is_some() { Input::Wait } else { Input::Start });
+    }
+
     async fn run(mut self) {
-        let mut input = Input::Start;
         loop {
-            self.tunnel.handle(Instant::now(), input);
-            let closed = self.tunnel.state().reason().is_some();
-            if !closed {
-                self.tell();
-            }
-            if self.tunnel.state() == State::Up
-                && let Some(fingerprint) = self.key_taken.take()
-            {
-                self.settings.keys.established(&self.session_settings.destination, &fingerprint);
-            }
             while let Some(action) = self.tunnel.poll_action() {
                 self.act(action).await;
             }
-            if closed {
-                // Only now are its ports free.
+            if self.has_closed() {
+                // Its ports may still be its predecessor's.
+                turn(&mut self.predecessor).await;
+                // Only now are they free.
                 return self.tell();
             }
-            input = self.next_input().await;
+            let input = self.next_input().await;
+            self.take(input);
         }
+    }
+
+    fn take(&mut self, input: Input) {
+        self.tunnel.handle(Instant::now(), input);
+        if !self.has_closed() {
+            self.tell();
+        }
+        if self.tunnel.state() == State::Up
+            && let Some(fingerprint) = self.key_taken.take()
+        {
+            self.settings.keys.established(&self.session_settings.destination, &fingerprint);
+        }
+    }
+
+    fn has_closed(&self) -> bool {
+        self.tunnel.state().reason().is_some()
     }
 
     async fn next_input(&mut self) -> Input {
         let timeout = self.tunnel.poll_timeout().map(tokio::time::Instant::from_std);
         tokio::select! {
+            () = turn(&mut self.predecessor), if self.tunnel.state() == State::Waiting => Input::Start,
             done = run_step(&mut self.step) => {
                 self.step = None;
                 self.finish(done)
@@ -366,6 +377,15 @@ impl Driver {
             last_error: self.tunnel.last_error().cloned(),
             host_key: self.host_key.clone(),
         }
+    }
+}
+
+/// Waits until the tunnel before this one, if there is one, has ended.
+async fn turn(predecessor: &mut Option<JoinHandle<()>>) {
+    if let Some(task) = predecessor {
+        // It only fails if that tunnel panicked, and then it is over as well.
+        let _ = task.await;
+        *predecessor = None;
     }
 }
 

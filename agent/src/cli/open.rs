@@ -190,7 +190,7 @@ fn progress(view: &View) -> Option<(State, String)> {
         status.forwards.iter().map(|forward| format!("{} -> {}", forward.remote, forward.local)).collect();
     let (id, server) = (view.id.to_string(), status.destination.to_string());
     let text = match status.state {
-        State::Idle | State::Resolving => opened(&id, &server, "connecting", &[]),
+        State::Idle | State::Waiting | State::Resolving => opened(&id, &server, "connecting", &[]),
         State::Up => opened(&id, &server, "up", &forwards),
         State::Backoff => {
             let error = status.last_error.as_ref()?;
