@@ -9,12 +9,13 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use crate::destination::Host;
 use crate::forward::LocalTarget;
-use crate::limits::{ADDRESSES, LOCAL_CONNECT_TIMEOUT};
+use crate::limits::{ADDRESSES, LOCAL_CONNECT_TIMEOUT, UNSENT};
 
 /// The addresses that this process listens on itself. Clones share one set.
 #[derive(Clone, Debug, Default)]
@@ -107,7 +108,7 @@ async fn connect_to_first(
         // One that stays silent leaves the others their share of the time.
         let share = end.saturating_duration_since(Instant::now()) / u32::try_from(left).unwrap_or(u32::MAX);
         match timeout(share, TcpStream::connect(*address)).await {
-            Ok(Ok(stream)) => match stream.set_nodelay(true) {
+            Ok(Ok(stream)) => match prepare(&stream) {
                 Ok(()) => return Ok(stream),
                 Err(error) => last = error,
             },
@@ -116,6 +117,11 @@ async fn connect_to_first(
         }
     }
     Err(ConnectError::Unreachable(last))
+}
+
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_notsent_lowat(UNSENT)
 }
 
 impl fmt::Display for ConnectError {

@@ -106,6 +106,8 @@ pub(crate) async fn serve(
         tokio::select! {
             next = opened.recv() => {
                 let Some(opened) = next else { break };
+                // Those that have ended take no place, even if we haven't come round to them.
+                while connections.try_join_next().is_some() {}
                 if connections.len() >= max_connections {
                     if traffic.may_tell() {
                         tracing::warn!(remote = %opened.forward.remote, max_connections, "channel-refused-full");

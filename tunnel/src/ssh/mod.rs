@@ -25,6 +25,7 @@ use russh::keys::signature::{Signer as _, Verifier as _};
 use russh::keys::{Algorithm, HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey};
 use russh::{Disconnect, SshId};
 use ssh_key::Signature;
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
@@ -73,7 +74,7 @@ pub(crate) struct Session {
     prompt: Prompt,
     _learning: Option<AbortOnDrop>,
     _forwarded: AbortOnDrop,
-    _socket: ShutOnDrop,
+    socket: ShutOnDrop,
 }
 
 impl Session {
@@ -133,7 +134,7 @@ impl Session {
             prompt,
             _learning: None,
             _forwarded: forwarded,
-            _socket: socket,
+            socket,
         })
     }
 
@@ -297,11 +298,12 @@ impl Session {
         }
     }
 
-    /// Says goodbye, so that the server frees our ports before this returns; at most two seconds.
+    /// Says goodbye and waits for the server to end the connection, with which it frees our ports; at most two seconds.
     pub(crate) async fn disconnect(mut self) {
         let goodbye = async {
             if self.handle.disconnect(Disconnect::ByApplication, "", "").await.is_ok() {
                 let _ = (&mut self.lost).await;
+                self.socket.ended().await;
             }
         };
         let _ = tokio::time::timeout(DISCONNECT_TIMEOUT, goodbye).await;
@@ -402,6 +404,14 @@ struct ShutOnDrop(socket2::Socket);
 impl ShutOnDrop {
     fn of(stream: &TcpStream) -> io::Result<Self> {
         Ok(Self(stream.as_fd().try_clone_to_owned()?.into()))
+    }
+
+    /// Waits until the peer has ended its side too, once nobody else reads the socket any more.
+    async fn ended(&self) {
+        let Ok(second) = self.0.try_clone() else { return };
+        let Ok(mut stream) = TcpStream::from_std(second.into()) else { return };
+        let mut thrown_away = [0; 1024];
+        while let Ok(1..) = stream.read(&mut thrown_away).await {}
     }
 }
 
