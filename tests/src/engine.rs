@@ -38,7 +38,8 @@ impl Engine {
     /// With the agent in a network of its own. The server gives a dead client's port free after three seconds.
     pub async fn in_network(change: impl FnOnce(Setup) -> Setup) -> Self {
         let network = Network::new();
-        let sshd = Sshd::start_at(network.address().into(), &format!("{UNLIMITED}ClientAliveInterval 1\n")).await;
+        let sshd =
+            Sshd::start_at(network.address().into(), &format!("{UNLIMITED}ClientAliveInterval 1\n")).await;
         let service = Service::start_at(network.address().into()).await;
         Self::with(sshd, service, Some(network), change).await
     }

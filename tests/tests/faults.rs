@@ -1,5 +1,6 @@
 //! Peers and networks that die, hang or forget, at every stage: noticed in time, told truthfully, and nothing is left over.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
+#![allow(clippy::print_stdout, reason = "what was measured, for who asks with --nocapture or sees it fail")]
 
 use std::time::Duration;
 
@@ -15,10 +16,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
-/// `keepalive_interval × keepalive_max` in these stories.
-const DEAD_AFTER: Duration = Duration::from_secs(3);
-/// How much later a dead peer may be noticed; and what a busy machine needs to show it.
+/// `keepalive_interval × keepalive_max` of these stories, and two seconds.
 const NOTICED: Duration = Duration::from_secs(3 + 2);
+/// What a busy machine needs to show it.
 const SHOWN: Duration = Duration::from_millis(500);
 
 async fn impatient_in_network() -> Engine {
@@ -34,12 +34,15 @@ async fn is_noticed_in_time(engine: &Engine) {
     assert!(tunnel["last_error"].is_string(), "{tunnel}");
 }
 
+/// What it is, how it begins, how it ends.
+type Cut = (&'static str, fn(&Network), fn(&Network));
+
 #[tokio::test]
 async fn a_pulled_cable_and_lost_packets_and_a_forgetful_nat_are_noticed_in_time() {
     let engine = impatient_in_network().await;
     let network = engine.network.as_ref().unwrap();
     engine.open().await;
-    let cuts: [(&str, fn(&Network), fn(&Network)); 3] = [
+    let cuts: [Cut; 3] = [
         ("a pulled cable", Network::pull, Network::plug),
         ("lost packets", Network::drop_packets, Network::pass),
         ("a forgetful NAT", Network::forget, Network::pass),
@@ -59,7 +62,9 @@ async fn a_dead_peer_is_noticed_in_time_while_the_agent_writes() {
     let engine = impatient_in_network().await;
     let network = engine.network.as_ref().unwrap();
     engine.open().await;
+    let sent = async || engine.tunnel().await["bytes_out"].as_u64().unwrap();
     for frozen in [false, true] {
+        let before = sent().await;
         let mut flood = behave(engine.remote, Manner::Flood).await.unwrap();
         let flowing = tokio::spawn(async move {
             let mut buffer = vec![0; 64 * 1024];
@@ -69,10 +74,8 @@ async fn a_dead_peer_is_noticed_in_time_while_the_agent_writes() {
             }
             all
         });
-        wait_until("much is flowing", LONG, async || {
-            (engine.tunnel().await["bytes_out"].as_u64() > Some(20_000_000)).then_some(())
-        })
-        .await;
+        wait_until("much is flowing", LONG, async || (sent().await > before + 10_000_000).then_some(()))
+            .await;
         let sessions = engine.sshd.sessions();
         if frozen {
             // Its kernel still acknowledges what we send, until no more fits.
@@ -283,7 +286,7 @@ async fn a_tunnel_that_nobody_uses_closes_after_its_idle_timeout() {
 
 #[tokio::test]
 async fn a_server_with_an_ipv6_address_is_reached() {
-    let sshd = Sshd::start_at(std::net::Ipv6Addr::LOCALHOST.into(), 15, "").await;
+    let sshd = Sshd::start_at(std::net::Ipv6Addr::LOCALHOST.into(), "").await;
     assert!(sshd.destination().starts_with("support@[::1]:"), "{}", sshd.destination());
     let engine = Engine::with(sshd, Service::wayward().await, None, |setup| setup).await;
     engine.open().await;
@@ -342,9 +345,4 @@ async fn a_service_learns_that_the_tunnel_broke_off_and_does_not_take_it_for_the
     engine.sshd.kill_sessions();
     let end = timeout(LONG, service.read(&mut [0; 8])).await.expect("it hears of it");
     assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
-}
-
-#[test]
-fn the_promise_is_the_one_that_the_stories_are_configured_with() {
-    assert_eq!(DEAD_AFTER + Duration::from_secs(2), NOTICED);
 }

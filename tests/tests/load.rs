@@ -1,5 +1,6 @@
 //! Connections that stall, crawl, come in thousands or end in every possible way, through one tunnel.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail the test")]
+#![allow(clippy::print_stdout, reason = "what was measured, for who asks with --nocapture or sees it fail")]
 
 use std::time::Duration;
 
@@ -354,4 +355,23 @@ async fn two_hundred_connections_at_once_all_live_and_leave_nothing_behind() {
 #[ignore = "soak: a thousand sockets at each end"]
 async fn a_thousand_connections_at_once_all_live_and_leave_nothing_behind() {
     at_once(1000).await;
+}
+
+#[tokio::test]
+#[ignore = "soak: half a minute"]
+async fn what_russh_keeps_of_connections_that_we_close_first_is_bounded() {
+    let engine = Engine::start(|setup| setup.log_level("info")).await;
+    engine.open().await;
+    // Their service is gone, and these clients never hear of it, because they never look.
+    let mut deaf = Vec::new();
+    for _ in 0..1150 / 50 {
+        for _ in 0..50 {
+            deaf.extend(behave(engine.remote, Manner::Reset).await.ok());
+        }
+        sleep(Duration::from_millis(500)).await;
+    }
+    engine.agent.syslog().line_with("connections were cut short").await;
+    drop(deaf);
+    wait_until("the tunnel is back", LONG, async || engine.works().await.then_some(())).await;
+    assert_eq!(engine.sshd.logins(), 2, "it was made anew once");
 }
