@@ -13,6 +13,12 @@ pub fn for_failure(kind: FailureKind, server: &Server) -> Cow<'static, str> {
     let text = match kind {
         FailureKind::Dns => "name the server by its address, user@ADDRESS, or mend the device's DNS",
         FailureKind::Tcp => "check the address and port, and that the site's firewall lets them out",
+        FailureKind::Proxy => {
+            "check ssh.proxy, and that the proxy lets connections to this host and port through"
+        }
+        FailureKind::ProxyAuth => {
+            "put user:password for the proxy into the file of ssh.proxy_authorization_file"
+        }
         FailureKind::Handshake => "check that an SSH server answers on that port",
         FailureKind::HostKey(fault) => return for_host_key(fault, server),
         FailureKind::Auth => {

@@ -9,6 +9,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use reverse_tunnel::identity::IdentityError;
 use reverse_tunnel::{Clock, DeviceKeys, HostKeys, Meter, OwnListeners, Settings};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 use tokio::time::{Instant, Interval, interval_at};
 
 use crate::clock;
@@ -16,12 +17,14 @@ use crate::config::Config;
 use crate::control::document::Observed;
 use crate::exit::Exit;
 use crate::limits::{DESCRIPTORS, PLACE_INTERVAL};
+use crate::network;
 use crate::service::instance::{Instance, InstanceError, make_directory};
 use crate::service::place::Place;
 use crate::supervisor::{Supervisor, SupervisorHandle};
 use crate::trigger::{self, LinkError, OcppLink};
 use crate::usage::Usage;
 use crate::wanted::WantedFile;
+use crate::way_out::{WayOut, WayOutError};
 
 /// What an agent is there for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +57,8 @@ pub enum StartError {
     Identity(IdentityError),
     /// The OCPP link can't be set up.
     Link(LinkError),
+    /// The way out that the configuration names can't be used.
+    WayOut(WayOutError),
     /// The control socket can't be made.
     Control(PathBuf, io::Error),
     /// Signals can't be received.
@@ -74,13 +79,16 @@ impl Agent {
         let keys = Arc::new(device_keys(config)?);
         let service = purpose == Purpose::Service;
         let file = service.then(|| WantedFile::in_directory(&config.runtime_dir));
-        let settings = tunnel_settings(config, keys.clone());
+        let network = network::watch();
+        let settings = tunnel_settings(config, keys.clone(), network.clone());
+        let way_out = WayOut::new(&config.ssh).map_err(StartError::WayOut)?;
         let usage = Usage::open(&config.state_dir, config.policy.monthly_bytes, settings.meter.clone());
-        let (supervisor, handle) =
-            Supervisor::new(&config.slots, Arc::new(config.policy.clone()), settings, file, usage);
+        let policy = Arc::new(config.policy.clone());
+        let (supervisor, handle) = Supervisor::new(&config.slots, policy, settings, way_out, file, usage);
         let link = match &config.ocpp {
             Some(ocpp) if service => {
-                Some(trigger::start(config, ocpp, &keys, handle.clone()).map_err(StartError::Link)?)
+                let started = trigger::start(config, ocpp, &keys, handle.clone(), network);
+                Some(started.map_err(StartError::Link)?)
             }
             _ => None,
         };
@@ -173,7 +181,7 @@ pub fn host_keys(config: &Config) -> HostKeys {
     HostKeys::new(ssh.host_keys.clone(), ssh.known_hosts_file.clone(), ssh.host_key_policy, clock)
 }
 
-fn tunnel_settings(config: &Config, keys: Arc<DeviceKeys>) -> Settings {
+fn tunnel_settings(config: &Config, keys: Arc<DeviceKeys>, network: watch::Receiver<()>) -> Settings {
     let ssh = &config.ssh;
     Settings {
         keys,
@@ -187,6 +195,7 @@ fn tunnel_settings(config: &Config, keys: Arc<DeviceKeys>) -> Settings {
         buffer_bytes: config.policy.buffer_bytes,
         meter: Arc::new(Meter::default()),
         own_listeners: OwnListeners::default(),
+        network,
     }
 }
 
@@ -201,7 +210,7 @@ impl StartError {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Link(_) | Self::Identity(_) => Exit::Config,
+            Self::Link(_) | Self::WayOut(_) | Self::Identity(_) => Exit::Config,
             _ => Exit::Error,
         }
     }
@@ -215,7 +224,9 @@ impl StartError {
                 format!("make {} writable for this user, or run as root", path.display())
             }
             Self::Identity(error) => error.cure(),
-            Self::Link(_) => "mend the configuration; `ocpp-tunnel config check` tests it".into(),
+            Self::Link(_) | Self::WayOut(_) => {
+                "mend the configuration; `ocpp-tunnel config check` tests it".into()
+            }
             Self::Control(..) | Self::Signals(_) => "check runtime_dir".into(),
         }
     }
@@ -228,6 +239,7 @@ impl fmt::Display for StartError {
             Self::State(path, error) => write!(f, "can't use state_dir {}: {error}", path.display()),
             Self::Identity(error) => error.fmt(f),
             Self::Link(error) => error.fmt(f),
+            Self::WayOut(error) => error.fmt(f),
             Self::Control(path, error) => write!(f, "can't listen on {}: {error}", path.display()),
             Self::Signals(error) => write!(f, "can't receive signals: {error}"),
         }

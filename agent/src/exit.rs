@@ -74,7 +74,9 @@ impl Exit {
     #[must_use]
     pub fn for_failure(kind: FailureKind) -> Self {
         match kind {
-            FailureKind::Dns | FailureKind::Tcp => Self::Network,
+            FailureKind::Dns | FailureKind::Tcp | FailureKind::Proxy | FailureKind::ProxyAuth => {
+                Self::Network
+            }
             FailureKind::HostKey(_) => Self::HostKey,
             FailureKind::Auth => Self::Auth,
             FailureKind::Forward => Self::Forward,

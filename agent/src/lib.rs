@@ -7,6 +7,7 @@
 //! - [`supervisor`]: the one owner of all tunnels; [`wanted`]: what survives its restart.
 //! - [`usage`]: what the tunnels have carried this month, and the cap on it; [`bytes`]: amounts of data in words.
 //! - [`trigger`]: the OCPP link, its keys and what they open.
+//! - [`way_out`]: a server's other ports, the proxy; [`network`]: tells when the network has come back.
 //! - [`control`]: the socket between the command line and the agent.
 //! - [`agent`]: a whole agent, from configuration to shutdown.
 //! - [`service`]: single instance, privileges.
@@ -23,6 +24,7 @@ pub mod control;
 pub mod exit;
 pub mod journal;
 pub mod limits;
+pub mod network;
 pub mod policy;
 pub mod service;
 pub mod supervisor;
@@ -30,3 +32,4 @@ pub mod trigger;
 mod tunnel_log;
 pub mod usage;
 pub mod wanted;
+pub mod way_out;

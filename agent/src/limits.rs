@@ -54,6 +54,20 @@ pub const MONTH_LEAST: Duration = Duration::from_secs(14 * 24 * 3600);
 pub const MONTH_MOST: Duration = Duration::from_secs(32 * 24 * 3600);
 /// The highest cap on a month's bytes: 1 PB, which no sum of them overflows.
 pub const MONTHLY_BYTES: u64 = 1_000_000_000_000_000;
+/// Bytes of a netlink datagram: the kernel's own choice is a page, 8 KiB where pages are larger.
+pub const NETLINK_BYTES: usize = 8 * 1024;
+/// Links whose state is remembered; a charge controller has a handful.
+pub const NETWORK_LINKS: usize = 64;
+/// Addresses that are remembered, some for each link.
+pub const NETWORK_ADDRESSES: usize = 256;
+/// How long news of the network waits for what else changes: a link, its addresses and its routes come together.
+pub const NETWORK_SETTLE: Duration = Duration::from_secs(1);
+/// What is added at random, lest a site's chargers come back in the same instant.
+pub const NETWORK_JITTER: Duration = Duration::from_millis(500);
+/// So many times the news may follow each other: a link, DHCP's address, IPv6's, and one more.
+pub const NETWORK_BURST: u32 = 4;
+/// After that it is told once in this time, however often an interface flaps: an attempt costs 9 KB of mobile data.
+pub const NETWORK_REFILL: Duration = Duration::from_secs(60);
 
 /// How often the disable file is looked for while something is open.
 pub const DISABLE_FILE_INTERVAL: Duration = Duration::from_secs(10);

@@ -49,11 +49,14 @@ pub struct Pattern {
     port: PortPattern,
 }
 
+/// The host of an entry: `*`, `*.example.com` or one host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum HostPattern {
+pub enum HostPattern {
+    /// Every name and address.
     Any,
     /// `.example.com`: one or more labels before it.
     Below(String),
+    /// This one.
     Is(Host),
 }
 
@@ -203,19 +206,11 @@ impl Pattern {
     /// Does this entry allow this destination?
     #[must_use]
     pub fn matches(&self, destination: &Destination) -> bool {
-        let host = match &self.host {
-            HostPattern::Any => true,
-            HostPattern::Is(host) => host == destination.host(),
-            HostPattern::Below(suffix) => match destination.host() {
-                Host::Name(name) => name.len() > suffix.len() && name.ends_with(suffix.as_str()),
-                _ => false,
-            },
-        };
         let port = match self.port {
             PortPattern::Any => true,
             PortPattern::Is(port) => port == destination.port(),
         };
-        host && port && matches_user(&self.user, destination.user())
+        self.host.matches(destination.host()) && port && matches_user(&self.user, destination.user())
     }
 
     fn exact(&self) -> Option<Destination> {
@@ -224,6 +219,36 @@ impl Pattern {
                 format!("{}@{host}:{port}", self.user).parse().ok()
             }
             _ => None,
+        }
+    }
+}
+
+impl HostPattern {
+    /// Parses a pattern; `position` is where `text` begins, for the error.
+    ///
+    /// # Errors
+    /// See [`DestinationError`].
+    pub fn parse(text: &str, position: usize) -> Result<Self, DestinationError> {
+        let Some(suffix) = text.strip_prefix("*.") else {
+            return if text == "*" { Ok(Self::Any) } else { Host::parse(text, position).map(Self::Is) };
+        };
+        match Host::parse(suffix, position + 2)? {
+            Host::Name(name) => Ok(Self::Below(format!(".{name}"))),
+            // An address has no labels before it.
+            _ => Err(DestinationError::Host { character: '*', position }),
+        }
+    }
+
+    /// Is this one of its hosts?
+    #[must_use]
+    pub fn matches(&self, host: &Host) -> bool {
+        match (self, host) {
+            (Self::Any, _) => true,
+            (Self::Is(only), host) => only == host,
+            (Self::Below(suffix), Host::Name(name)) => {
+                name.len() > suffix.len() && name.ends_with(suffix.as_str())
+            }
+            (Self::Below(_), _) => false,
         }
     }
 }
@@ -266,16 +291,7 @@ impl FromStr for Pattern {
                 PortPattern::Is(port.ok_or(DestinationError::Port { position })?)
             }
         };
-        let host = match host.strip_prefix("*.") {
-            _ if host == "*" => HostPattern::Any,
-            None => HostPattern::Is(Host::parse(host, host_start)?),
-            Some(suffix) => match Host::parse(suffix, host_start + 2)? {
-                Host::Name(name) => HostPattern::Below(format!(".{name}")),
-                // An address has no labels before it.
-                _ => return Err(DestinationError::Host { character: '*', position: host_start }),
-            },
-        };
-        Ok(Self { user: user.to_owned(), host, port })
+        Ok(Self { user: user.to_owned(), host: HostPattern::parse(host, host_start)?, port })
     }
 }
 

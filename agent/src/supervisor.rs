@@ -20,6 +20,7 @@ use crate::policy::{Opens, Policy, Refusal};
 use crate::tunnel_log::TunnelLog;
 use crate::usage::{Usage, UsageView};
 use crate::wanted::{Wanted, WantedFile};
+use crate::way_out::WayOut;
 
 /// What people call a tunnel: its slot's number, or `t1`, `t2`, …
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -118,6 +119,7 @@ pub struct SupervisorHandle {
 pub struct Supervisor {
     policy: Arc<Policy>,
     settings: Settings,
+    way_out: WayOut,
     file: Option<WantedFile>,
     entries: BTreeMap<TunnelId, Entry>,
     next_ad_hoc: u32,
@@ -145,6 +147,7 @@ impl Supervisor {
         slots: &[Slot],
         policy: Arc<Policy>,
         settings: Settings,
+        way_out: WayOut,
         file: Option<WantedFile>,
         usage: Usage,
     ) -> (Self, SupervisorHandle) {
@@ -156,6 +159,7 @@ impl Supervisor {
         let supervisor = Self {
             policy,
             settings,
+            way_out,
             file,
             entries,
             next_ad_hoc: 1,
@@ -317,6 +321,7 @@ impl Supervisor {
         });
         let plan = Plan {
             destination: wanted.destination.clone(),
+            route: self.way_out.route(wanted.destination.host()),
             forwards: wanted.forwards.clone(),
             expires: Some(wanted.expires),
         };

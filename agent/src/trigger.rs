@@ -50,8 +50,10 @@ pub fn start(
     ocpp: &Ocpp,
     keys: &DeviceKeys,
     supervisor: SupervisorHandle,
+    network: watch::Receiver<()>,
 ) -> Result<OcppLink, LinkError> {
-    let settings = link_settings(ocpp)?;
+    let mut settings = link_settings(ocpp)?;
+    settings.network = Some(network);
     let registry = registry(config, ocpp)?;
     let boot = BootInfo {
         vendor: ocpp.vendor.clone(),
@@ -366,6 +368,7 @@ mod tests {
                 retry_at: None,
                 last_error: None,
                 host_key: None,
+                peer: None,
             }),
             forwards,
             traffic: None,

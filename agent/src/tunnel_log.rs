@@ -38,6 +38,8 @@ impl TunnelLog {
         let error = status.last_error.as_ref();
         match status.state {
             State::Up if entered => {
+                let peer = status.peer.as_ref().map(ToString::to_string).unwrap_or_default();
+                tracing::debug!(%slot, %server, peer, "tunnel-reached");
                 for forward in &status.forwards {
                     tracing::info!(%slot, %server, remote = %forward.remote, local = %forward.local, "tunnel-up");
                 }

@@ -54,6 +54,9 @@ pub struct LinkSettings {
     pub pong_timeout: Duration,
     /// How long to wait between connections.
     pub backoff: Backoff,
+    /// Tells when the network has come back: a wait between connections ends then, so it should not come too often.
+    /// Without it, or when its sender is gone, waits last as long as they last.
+    pub network: Option<watch::Receiver<()>>,
 }
 
 /// What the embedder tells the link.
@@ -131,6 +134,7 @@ impl LinkSettings {
             ping_interval: PING_INTERVAL,
             pong_timeout: PONG_TIMEOUT,
             backoff: Backoff::default(),
+            network: None,
         }
     }
 }
@@ -140,7 +144,12 @@ impl LinkSettings {
 impl Driver {
     async fn run(&mut self) -> Result<std::convert::Infallible, Shutdown> {
         let mut failures = 0;
+        let mut network = self.settings.network.take();
         loop {
+            // What changes while a connection is tried makes the next try worth it.
+            if let Some(network) = &mut network {
+                network.mark_unchanged();
+            }
             if let Some((socket, security)) = self.connect_any().await?
                 && self.stay(socket, security).await?
             {
@@ -150,7 +159,13 @@ impl Driver {
             failures = failures.saturating_add(1);
             tracing::debug!(seconds = delay.as_secs(), "ocpp-backoff");
             self.publisher.state(LinkState::Backoff);
-            self.meanwhile(sleep(delay)).await?;
+            let wait = async {
+                tokio::select! {
+                    () = sleep(delay) => {}
+                    () = changed(&mut network) => tracing::debug!("ocpp-backoff-cut-short"),
+                }
+            };
+            self.meanwhile(wait).await?;
         }
     }
 
@@ -261,6 +276,17 @@ impl Driver {
             *logged = Some(reason.clone());
         }
         self.publisher.failed(reason);
+    }
+}
+
+/// Waits for news of the network; where none can come, for ever.
+async fn changed(network: &mut Option<watch::Receiver<()>>) {
+    let heard = match network {
+        Some(network) => network.changed().await.is_ok(),
+        None => false,
+    };
+    if !heard {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -1,6 +1,7 @@
 //! What went wrong with an attempt, in words for people and in a kind for exit codes.
 
 use std::fmt;
+use std::io;
 
 /// One thing that went wrong. The text is a sentence's worth of words in lower case that names the value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +19,10 @@ pub enum FailureKind {
     Dns,
     /// No TCP connection to any address.
     Tcp,
+    /// The proxy can't be reached, or doesn't connect us.
+    Proxy,
+    /// The proxy wants a user and password, or others than ours.
+    ProxyAuth,
     /// The server does not speak SSH as we do, or stopped in the middle.
     Handshake,
     /// The server's host key is not the one that we trust, or can't be judged.
@@ -71,3 +76,9 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+/// The error's words without `(os error N)`.
+pub(crate) fn os_words(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+}

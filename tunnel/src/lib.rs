@@ -5,6 +5,8 @@
 //!
 //! # Layout
 //! - [`destination`], [`forward`]: what people and the CSMS write, parsed into strict types.
+//! - [`route`], [`proxy`]: the ports that are tried, and the way through an HTTP proxy.
+//! - `connect`: from a route to a connection.
 //! - [`state`]: what a tunnel does next, as a state machine without IO.
 //! - [`task`]: the driver that runs one on tokio.
 //! - `ssh`: the SSH connection; the only module that names russh's types.
@@ -22,6 +24,7 @@
 
 mod budget;
 pub mod certificate;
+mod connect;
 pub mod destination;
 pub mod device_keys;
 mod dropbear_key;
@@ -34,8 +37,10 @@ pub mod limits;
 mod local_service;
 pub mod meter;
 mod openssh_key;
+pub mod proxy;
 mod pump;
 mod queue;
+pub mod route;
 pub mod scan;
 mod ssh;
 pub mod state;
@@ -51,6 +56,8 @@ pub use host_keys::{Clock, HostKeyPolicy, HostKeys, KnownHost};
 pub use identity::Identity;
 pub use local_service::OwnListeners;
 pub use meter::Meter;
+pub use proxy::Proxy;
 pub use pump::Traffic;
+pub use route::{Peer, Route};
 pub use state::{Plan, Reason, State};
 pub use task::{Notice, Settings, Status, TunnelHandle, spawn};

@@ -15,6 +15,14 @@ pub const SOCKET_PATH_BYTES: usize = 107;
 
 /// Addresses of one name that are tried; a name with more has its first ones tried.
 pub const ADDRESSES: usize = 16;
+/// Ports of one server that are tried besides its own: with 443 the usual holes of a firewall are covered.
+pub const ALTERNATIVE_PORTS: usize = 4;
+/// Bytes of an HTTP proxy's answer to `CONNECT`: what web servers take as a header.
+pub const PROXY_ANSWER_BYTES: usize = 8 * 1024;
+/// Header fields of such an answer.
+pub const PROXY_HEADERS: usize = 64;
+/// Bytes of `user:password` for a proxy.
+pub const PROXY_CREDENTIALS_BYTES: usize = 512;
 /// Bytes of a known-hosts file that are read: some 500 servers, far above what one device meets.
 pub const KNOWN_HOSTS_BYTES: u64 = 256 * 1024;
 /// Bytes of one of its lines: an RSA-16384 key has 3 KB, and certificates nested in a longer line could exhaust the stack.
@@ -83,7 +91,7 @@ pub const REFUSALS_TOLD: u32 = 20;
 
 /// How long a name may take to resolve. The resolver itself asks each server twice for five seconds.
 pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long a TCP connection may take to one address: five SYNs.
+/// How long a TCP connection may take to one address: five SYNs. A proxy has to connect in this time, too.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a local service may take to accept a forwarded connection.
 pub const LOCAL_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -91,6 +99,16 @@ pub const LOCAL_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub const PROOF_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a connection is given to say goodbye before its socket is shut.
 pub const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Bytes in each direction after which we ask for new keys ourselves. Servers do so earlier: OpenSSH after 1 GB with
+/// ChaCha20-Poly1305, dropbear always. RFC 4253, 9 recommends 1 GB, RFC 4344, 3.2 allows 64 GiB for AES; at the shortest
+/// messages, 16 GiB keep the 32-bit packet number from coming round, which ChaCha20-Poly1305 takes as its nonce.
+///
+/// It is far away because russh ends a connection on which more than two windows arrive between our request and the
+/// server's answer, as three busy connections may have under way. After the server's request nothing arrives.
+pub const REKEY_BYTES: usize = 1 << if usize::BITS > 32 { 34 } else { 31 };
+/// Time after which we ask for new keys, the same as dropbear's. An hour, as RFC 4253, 9 recommends, would cost a tunnel
+/// at rest a third of its mobile data, and OpenSSH has no such limit: what wears a key out is data.
+pub const REKEY_TIME: Duration = Duration::from_secs(8 * 3600);
 /// How long a tunnel must have been up for the next back-off to start small again.
 pub const SETTLED: Duration = Duration::from_secs(60);
 /// How long refusals of the key or of a forward are tried again before they end a tunnel:

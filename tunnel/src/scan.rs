@@ -2,31 +2,42 @@
 
 use std::cell::Cell;
 
+use tokio::time::timeout;
+
+use crate::connect::{connect, resolve};
 use crate::destination::Server;
 use crate::failure::{Failure, FailureKind};
 use crate::host_keys::ShownKey;
-use crate::limits::{ADDRESSES, CONNECT_TIMEOUT};
+use crate::limits::CONNECT_TIMEOUT;
+use crate::route::Route;
 use crate::ssh;
-use crate::task::{connect, resolve};
 
 /// Asks a server for its host keys, one handshake a type: ed25519, ECDSA and RSA. Nothing is sent that would tell who we
 /// are. It takes as long as the server does: whoever calls it sets a limit.
 ///
 /// # Errors
 /// The name doesn't resolve, nothing listens there, or what does isn't an SSH server.
-pub async fn scan(server: &Server) -> Result<Vec<ShownKey>, Failure> {
+pub async fn scan(server: &Server, route: &Route) -> Result<Vec<ShownKey>, Failure> {
     let mut found = Err(Failure::new(FailureKind::Dns, format!("{server} has no address")));
-    for address in resolve(server.host(), server.port()).await?.into_iter().take(ADDRESSES) {
-        found = connect(address, CONNECT_TIMEOUT).await.map(|stream| (address, stream));
+    for way in route.ways(server.port(), &resolve(server, route).await?, None) {
+        let connected = timeout(CONNECT_TIMEOUT, connect(server.host(), way, route, CONNECT_TIMEOUT)).await;
+        found = match connected {
+            Ok(result) => result.map(|connection| (way, connection)),
+            Err(_) => {
+                let peer = route.peer(server.host(), way);
+                let text = format!("no connection to {peer} in {} s", CONNECT_TIMEOUT.as_secs());
+                Err(Failure::new(FailureKind::Tcp, text))
+            }
+        };
         if found.is_ok() {
             break;
         }
     }
-    let (address, stream) = found?;
-    let first = Cell::new(Some(stream));
+    let (way, connection) = found?;
+    let first = Cell::new(Some(connection));
     let connect = async || match first.take() {
-        Some(stream) => Ok(stream),
-        None => connect(address, CONNECT_TIMEOUT).await,
+        Some(connection) => Ok(connection),
+        None => connect(server.host(), way, route, CONNECT_TIMEOUT).await,
     };
     ssh::host_keys_of(connect).await
 }

@@ -4,21 +4,25 @@
 //! driver in `task.rs` carries out its [`Action`]s one at a time and reports each one's outcome as an [`Input`].
 //! After every input, call [`Tunnel::poll_action`] until it is empty and [`Tunnel::poll_timeout`] once.
 
+mod words;
+
 use std::collections::VecDeque;
-use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::destination::Destination;
 use crate::failure::{Failure, FailureKind};
 use crate::forward::Forward;
-use crate::limits::{ADDRESSES, CONNECT_TIMEOUT, FORWARD_RETRY, NOTICE, PATIENCE, RESOLVE_TIMEOUT, SETTLED};
+use crate::limits::{CONNECT_TIMEOUT, FORWARD_RETRY, NOTICE, PATIENCE, RESOLVE_TIMEOUT, SETTLED};
+use crate::route::{Peer, Route, Way};
 
 /// What is wanted.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Where to.
     pub destination: Destination,
+    /// How to get there.
+    pub route: Route,
     /// What to publish there; at least one.
     pub forwards: Vec<Forward>,
     /// When it ends by itself.
@@ -108,6 +112,8 @@ pub enum Input {
         /// The new end.
         expires: Option<Instant>,
     },
+    /// The network came back, or another one: a try may succeed that failed before.
+    Network,
     /// The name has these addresses, in the resolver's order.
     Resolved(Vec<SocketAddr>),
     /// TCP is connected.
@@ -132,10 +138,10 @@ pub enum Input {
 /// What the driver does next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Look up the destination's host.
+    /// Look up the destination's host, or the proxy's.
     Resolve,
-    /// Connect to this address.
-    Connect(SocketAddr),
+    /// Connect this way.
+    Connect(Way),
     /// Exchange versions and keys, and check the host key.
     Verify,
     /// Offer our key.
@@ -161,9 +167,10 @@ pub struct Tunnel {
     announce_at: Option<Instant>,
     idle_since: Option<Instant>,
     connections: usize,
-    addresses: VecDeque<SocketAddr>,
-    address: Option<SocketAddr>,
-    last_good: Option<SocketAddr>,
+    /// What is left to try.
+    ways: VecDeque<Way>,
+    way: Option<Way>,
+    last_good: Option<Way>,
     ports: Vec<Option<u16>>,
     /// The forward that the server is being asked for.
     asked: usize,
@@ -191,8 +198,8 @@ impl Tunnel {
             announce_at: None,
             idle_since: None,
             connections: 0,
-            addresses: VecDeque::new(),
-            address: None,
+            ways: VecDeque::new(),
+            way: None,
             last_good: None,
             ports,
             asked: 0,
@@ -244,6 +251,12 @@ impl Tunnel {
         &self.ports
     }
 
+    /// Who is, or is about to be, at the other end of the connection.
+    #[must_use]
+    pub fn peer(&self) -> Option<Peer> {
+        self.way.map(|way| self.plan.route.peer(self.plan.destination.host(), way))
+    }
+
     // --- outputs ---
 
     /// The next thing to do.
@@ -272,13 +285,14 @@ impl Tunnel {
             (_, Input::Again { expires }) => self.again(now, expires),
             (_, Input::Connections(open)) => self.count_connections(now, open),
             (_, Input::Timeout) => self.timeout(now),
+            (_, Input::Network) => self.network_changed(now),
             (State::Resolving, Input::Resolved(addresses)) => self.resolved(now, addresses),
             (State::Connecting, Input::Connected) => {
                 self.enter(now, State::Verifying, Some(self.timing.dead_after));
                 self.actions.push_back(Action::Verify);
             }
             (State::Verifying, Input::Verified) => {
-                self.last_good = self.address;
+                self.last_good = self.way;
                 self.enter(now, State::Authenticating, Some(self.timing.dead_after));
                 self.actions.push_back(Action::Authenticate);
             }
@@ -309,25 +323,29 @@ impl Tunnel {
         self.actions.push_back(Action::Resolve);
     }
 
-    fn resolved(&mut self, now: Instant, mut addresses: Vec<SocketAddr>) {
-        addresses.truncate(ADDRESSES);
-        if let Some(index) = addresses.iter().position(|address| Some(*address) == self.last_good) {
-            let good = addresses.remove(index);
-            addresses.insert(0, good);
-        }
-        self.addresses = addresses.into();
+    fn resolved(&mut self, now: Instant, addresses: Vec<SocketAddr>) {
+        let (route, destination) = (&self.plan.route, &self.plan.destination);
+        self.ways = route.ways(destination.port(), &addresses, self.last_good).into();
         if !self.connect_next(now) {
-            let text = format!("DNS knows no address for {}", self.plan.destination.host());
-            self.failed(now, Failure::new(FailureKind::Dns, text));
+            let (kind, name) = self.resolved_name();
+            self.failed(now, Failure::new(kind, format!("DNS knows no address for {name}")));
         }
     }
 
-    /// Goes on to the next address; false if there is none.
+    /// Whose addresses are looked up, and what it counts as if there are none.
+    fn resolved_name(&self) -> (FailureKind, String) {
+        match &self.plan.route.proxy {
+            Some(proxy) => (FailureKind::Proxy, format!("the proxy {}", proxy.host())),
+            None => (FailureKind::Dns, self.plan.destination.host().to_string()),
+        }
+    }
+
+    /// Goes on to the next way; false if there is none.
     fn connect_next(&mut self, now: Instant) -> bool {
-        let Some(address) = self.addresses.pop_front() else { return false };
-        self.address = Some(address);
+        let Some(way) = self.ways.pop_front() else { return false };
+        self.way = Some(way);
         self.enter(now, State::Connecting, Some(CONNECT_TIMEOUT.min(self.timing.dead_after)));
-        self.actions.push_back(Action::Connect(address));
+        self.actions.push_back(Action::Connect(way));
         true
     }
 
@@ -368,7 +386,11 @@ impl Tunnel {
             FailureKind::Auth if patience.is_zero() => self.close(now, Reason::AuthDenied),
             FailureKind::Forward if patience.is_zero() => self.close(now, Reason::ForwardRefused),
             FailureKind::Forward => self.listen_from(now, self.asked + 1),
-            FailureKind::Tcp | FailureKind::Handshake | FailureKind::HostKey(_)
+            FailureKind::Tcp
+            | FailureKind::Proxy
+            | FailureKind::ProxyAuth
+            | FailureKind::Handshake
+            | FailureKind::HostKey(_)
                 if matches!(self.state, State::Connecting | State::Verifying) =>
             {
                 self.actions.push_back(Action::Disconnect);
@@ -406,7 +428,7 @@ impl Tunnel {
         let bound = doubled.min(self.timing.backoff_maximum);
         let wait = bound.mul_f64(self.rng.f64()).min(at_most);
         self.failures = self.failures.saturating_add(1);
-        self.addresses.clear();
+        self.ways.clear();
         self.actions.push_back(Action::Disconnect);
         self.enter(now, State::Backoff, Some(wait));
     }
@@ -418,6 +440,17 @@ impl Tunnel {
             self.attempt(now);
         } else if self.refused {
             self.listen_from(now, 0);
+        }
+    }
+
+    /// A wait ends at once; so does a step that may be talking to a network that is gone. A connection that stands is left
+    /// alone: its keepalive tells whether it survived. How often this comes is the caller's matter.
+    fn network_changed(&mut self, now: Instant) {
+        if matches!(self.state, State::Resolving | State::Connecting) {
+            self.actions.push_back(Action::Disconnect);
+        }
+        if matches!(self.state, State::Backoff | State::Resolving | State::Connecting) {
+            self.attempt(now);
         }
     }
 
@@ -444,16 +477,21 @@ impl Tunnel {
     }
 
     fn step_timed_out(&self, now: Instant) -> Failure {
-        let server = &self.plan.destination;
         let seconds = now.saturating_duration_since(self.since).as_secs();
-        let address = self.address.map(|address| address.to_string()).unwrap_or_default();
+        let peer = self.peer().map(|peer| peer.to_string()).unwrap_or_default();
         let (kind, what) = match self.state {
-            State::Resolving => (FailureKind::Dns, format!("DNS gave no answer for {}", server.host())),
-            State::Connecting => (FailureKind::Tcp, format!("no TCP connection to {address}")),
-            State::Verifying => {
-                (FailureKind::Handshake, format!("{address} did not finish the SSH key exchange"))
+            State::Resolving => {
+                let (kind, name) = self.resolved_name();
+                (kind, format!("DNS gave no answer for {name}"))
             }
-            _ => (FailureKind::Lost, format!("{address} stopped answering")),
+            State::Connecting if self.plan.route.proxy.is_some() => {
+                (FailureKind::Proxy, format!("no connection to {peer}"))
+            }
+            State::Connecting => (FailureKind::Tcp, format!("no TCP connection to {peer}")),
+            State::Verifying => {
+                (FailureKind::Handshake, format!("{peer} did not finish the SSH key exchange"))
+            }
+            _ => (FailureKind::Lost, format!("{peer} stopped answering")),
         };
         Failure::new(kind, format!("{what} in {seconds} s"))
     }
@@ -476,6 +514,9 @@ impl Tunnel {
         if !matches!(state, State::Forwarding | State::Up) {
             self.ports.fill(None);
         }
+        if matches!(state, State::Resolving | State::Backoff | State::Closed(_)) {
+            self.way = None;
+        }
     }
 
     fn idle_deadline(&self) -> Option<Instant> {
@@ -488,66 +529,6 @@ impl Tunnel {
     fn schedule_announcement(&mut self, now: Instant) {
         let notice = self.plan.expires.and_then(|expires| expires.checked_sub(NOTICE));
         self.announce_at = notice.filter(|at| *at > now);
-    }
-}
-
-impl State {
-    /// The word in `status`, over OCPP and in the log.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Idle => "idle",
-            Self::Resolving => "resolving",
-            Self::Waiting | Self::Connecting => "connecting",
-            Self::Verifying => "verifying",
-            Self::Authenticating => "authenticating",
-            Self::Forwarding => "forwarding",
-            Self::Up => "up",
-            Self::Backoff => "backoff",
-            Self::Closed(_) => "closed",
-        }
-    }
-
-    /// Why it ended, if it did.
-    #[must_use]
-    pub fn reason(self) -> Option<Reason> {
-        match self {
-            Self::Closed(reason) => Some(reason),
-            _ => None,
-        }
-    }
-}
-
-impl Reason {
-    /// The word in `status`, over OCPP and in the log.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::User => "user",
-            Self::Ocpp => "ocpp",
-            Self::Support => "support",
-            Self::Expired => "expired",
-            Self::Idle => "idle",
-            Self::Shutdown => "shutdown",
-            Self::Policy => "policy",
-            Self::HostKeyMismatch => "host-key-mismatch",
-            Self::AuthDenied => "auth-denied",
-            Self::ForwardRefused => "forward-refused",
-            Self::Replaced => "replaced",
-            Self::DataCap => "data-cap",
-        }
-    }
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
     }
 }
 

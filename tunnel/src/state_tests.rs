@@ -22,6 +22,7 @@ impl Story {
         let now = Instant::now();
         let plan = Plan {
             destination: "ops@gateway.example:2222".parse().unwrap(),
+            route: Route::default(),
             forwards: vec!["1111:127.0.0.1:22".parse().unwrap(), "0:127.0.0.1:80".parse().unwrap()],
             expires: lifetime.map(|lifetime| now + lifetime),
         };
@@ -75,6 +76,10 @@ impl Story {
     }
 }
 
+fn way(last: u8) -> Way {
+    Way { address: address(last), port: 2222 }
+}
+
 fn address(last: u8) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, last], 2222))
 }
@@ -83,7 +88,7 @@ fn address(last: u8) -> SocketAddr {
 fn it_comes_up_step_by_step() {
     let mut story = Story::new();
     assert_eq!(story.give(Input::Start), [Action::Resolve]);
-    assert_eq!(story.give(Input::Resolved(vec![address(1)])), [Action::Connect(address(1))]);
+    assert_eq!(story.give(Input::Resolved(vec![address(1)])), [Action::Connect(way(1))]);
     assert_eq!(story.give(Input::Connected), [Action::Verify]);
     assert_eq!(story.give(Input::Verified), [Action::Authenticate]);
     assert_eq!(story.give(Input::Authenticated), [Action::Listen(0)]);
@@ -116,14 +121,14 @@ fn every_address_is_tried_and_the_good_one_first_the_next_time() {
     let mut story = Story::new();
     story.give(Input::Start);
     story.give(Input::Resolved(vec![address(1), address(2)]));
-    assert_eq!(story.fail(FailureKind::Tcp), [Action::Disconnect, Action::Connect(address(2))]);
+    assert_eq!(story.fail(FailureKind::Tcp), [Action::Disconnect, Action::Connect(way(2))]);
     story.give(Input::Connected);
     story.give(Input::Verified);
     story.fail(FailureKind::Lost);
     assert_eq!(story.tunnel.state(), State::Backoff);
     assert_eq!(story.wait(), [Action::Resolve]);
     let actions = story.give(Input::Resolved(vec![address(1), address(2)]));
-    assert_eq!(actions, [Action::Connect(address(2))]);
+    assert_eq!(actions, [Action::Connect(way(2))]);
 }
 
 #[test]
@@ -151,6 +156,117 @@ fn each_step_has_its_time() {
         story.tunnel.last_error().unwrap().text,
         "192.0.2.1:2222 did not finish the SSH key exchange in 180 s"
     );
+
+    for answers in [0, 1, 2] {
+        story.wait();
+        story.give(Input::Resolved(vec![address(1)]));
+        story.give(Input::Connected);
+        story.give(Input::Verified);
+        for answer in [Input::Authenticated, Input::Listening { port: 1111 }].into_iter().take(answers) {
+            story.give(answer);
+        }
+        let began = story.now;
+        story.wait();
+        assert_eq!((story.now - began, story.tunnel.state()), (KEEPALIVE, State::Backoff), "{answers}");
+        assert_eq!(story.tunnel.last_error().unwrap().text, "192.0.2.1:2222 stopped answering in 180 s");
+    }
+}
+
+#[test]
+fn names_are_resolved_anew_for_each_try_and_old_addresses_are_not_tried_again() {
+    let mut story = Story::new();
+    story.give(Input::Start);
+    for last in 1..5 {
+        assert_eq!(story.give(Input::Resolved(vec![address(last)])), [Action::Connect(way(last))]);
+        assert_eq!(story.fail(FailureKind::Tcp), [Action::Disconnect, Action::Disconnect]);
+        assert_eq!(story.wait(), [Action::Resolve]);
+    }
+}
+
+#[test]
+fn alternative_ports_are_tried_after_the_own_one_and_the_good_one_first_the_next_time() {
+    let mut story = Story::new();
+    story.tunnel.plan.route.alternative_ports = vec![443];
+    story.give(Input::Start);
+    let on_443 = Way { address: SocketAddr::from(([192, 0, 2, 1], 443)), port: 443 };
+    assert_eq!(story.give(Input::Resolved(vec![address(1)])), [Action::Connect(way(1))]);
+    assert_eq!(story.tunnel.peer().unwrap().to_string(), "192.0.2.1:2222");
+    assert_eq!(story.wait(), [Action::Disconnect, Action::Connect(on_443)]);
+    assert_eq!(story.tunnel.peer().unwrap().to_string(), "192.0.2.1:443");
+    story.give(Input::Connected);
+    story.give(Input::Verified);
+    story.fail(FailureKind::Lost);
+    assert_eq!(story.tunnel.peer(), None, "there is no connection while it waits");
+    story.wait();
+    assert_eq!(story.give(Input::Resolved(vec![address(1)])), [Action::Connect(on_443)]);
+    // The firewall has changed its mind.
+    assert_eq!(story.fail(FailureKind::Tcp), [Action::Disconnect, Action::Connect(way(1))]);
+}
+
+#[test]
+fn a_proxy_that_forbids_a_port_is_asked_for_the_next_one() {
+    let mut story = Story::new();
+    story.tunnel.plan.route.alternative_ports = vec![443];
+    story.tunnel.plan.route.proxy = Some("http://proxy:3128".parse::<crate::Proxy>().unwrap().into());
+    story.give(Input::Start);
+    let proxy = SocketAddr::from(([10, 0, 0, 1], 3128));
+    let through = |port| Action::Connect(Way { address: proxy, port });
+    assert_eq!(story.give(Input::Resolved(vec![proxy])), [through(2222)]);
+    assert_eq!(story.fail(FailureKind::Proxy), [Action::Disconnect, through(443)]);
+    story.wait();
+    let error = story.tunnel.last_error().unwrap();
+    assert_eq!(error.kind, FailureKind::Proxy);
+    assert_eq!(error.text, "no connection to gateway.example:443 through the proxy 10.0.0.1:3128 in 20 s");
+}
+
+#[test]
+fn a_wait_ends_when_the_network_returns() {
+    let mut story = Story::new();
+    story.give(Input::Start);
+    story.fail(FailureKind::Dns);
+    assert_eq!(story.tunnel.state(), State::Backoff);
+    assert_eq!(story.give(Input::Network), [Action::Resolve]);
+    // The lost queries of the old network are not waited for.
+    assert_eq!(story.give(Input::Network), [Action::Disconnect, Action::Resolve]);
+    story.give(Input::Resolved(vec![address(1), address(2)]));
+    story.fail(FailureKind::Tcp);
+    assert_eq!(story.give(Input::Network), [Action::Disconnect, Action::Resolve]);
+    assert_eq!(story.give(Input::Resolved(vec![address(1), address(2)])), [Action::Connect(way(1))]);
+}
+
+#[test]
+fn a_connection_that_stands_is_left_alone_when_the_network_changes() {
+    for steps in 0..4 {
+        let mut story = Story::new();
+        story.give(Input::Start);
+        story.give(Input::Resolved(vec![address(1)]));
+        story.give(Input::Connected);
+        let inputs = [
+            Input::Verified,
+            Input::Authenticated,
+            Input::Listening { port: 1 },
+            Input::Listening { port: 2 },
+        ];
+        for input in inputs.into_iter().take(steps) {
+            story.give(input);
+        }
+        let before = (story.tunnel.state(), story.tunnel.poll_timeout());
+        assert_eq!(story.give(Input::Network), [], "after {steps} steps");
+        assert_eq!((story.tunnel.state(), story.tunnel.poll_timeout()), before);
+    }
+}
+
+#[test]
+fn a_network_that_returns_again_and_again_does_not_make_the_back_off_forget() {
+    let mut story = Story::new();
+    story.give(Input::Start);
+    let mut longest = Duration::ZERO;
+    for _ in 0..50 {
+        story.fail(FailureKind::Dns);
+        longest = longest.max(story.tunnel.retry_at().unwrap() - story.now);
+        story.give(Input::Network);
+    }
+    assert!(longest > Duration::from_secs(600), "{longest:?}");
 }
 
 #[test]
@@ -411,7 +527,7 @@ fn random_inputs_never_confuse_it() {
                 FailureKind::Forward,
                 FailureKind::Lost,
             ];
-            let input = match rng.u8(0..12) {
+            let input = match rng.u8(0..13) {
                 0 => Input::Resolved((0..rng.u8(0..4)).map(address).collect()),
                 1 => Input::Connected,
                 2 => Input::Verified,
@@ -419,6 +535,7 @@ fn random_inputs_never_confuse_it() {
                 4 | 5 => Input::Listening { port: rng.u16(1..) },
                 6 => Input::Failed(Failure::new(kinds[rng.usize(0..kinds.len())], "it failed")),
                 7 => Input::Connections(rng.usize(0..3)),
+                9 => Input::Network,
                 8 => Input::Again { expires: Some(story.now + Duration::from_secs(rng.u64(1..7200))) },
                 _ => Input::Timeout,
             };

@@ -18,7 +18,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::limits::READ_AHEAD;
+use crate::limits::{PROXY_ANSWER_BYTES, READ_AHEAD};
 
 /// The stream of one SSH connection.
 pub(crate) struct SshStream {
@@ -37,19 +37,18 @@ pub(crate) struct SshStream {
 pub(crate) struct Prompt(Arc<AtomicBool>);
 
 impl SshStream {
-    /// A stream that is prompt until its switch says otherwise.
-    pub(crate) fn new(inner: TcpStream) -> (Self, Prompt) {
+    /// A stream that is prompt until its switch says otherwise. It begins with `early`, which was read already: at most
+    /// a proxy's answer, which fits into what is read ahead.
+    pub(crate) fn new(inner: TcpStream, early: &[u8]) -> (Self, Prompt) {
+        const { assert!(PROXY_ANSWER_BYTES <= READ_AHEAD) };
         let prompt = Prompt(Arc::new(AtomicBool::new(true)));
-        (
-            Self {
-                inner,
-                prompt: prompt.clone(),
-                quick: false,
-                ahead: vec![0; READ_AHEAD].into(),
-                waiting: 0..0,
-            },
-            prompt,
-        )
+        let mut ahead: Box<[u8]> = vec![0; READ_AHEAD].into();
+        let mut waiting = 0..0;
+        for (place, byte) in ahead.iter_mut().zip(early) {
+            *place = *byte;
+            waiting.end += 1;
+        }
+        (Self { inner, prompt: prompt.clone(), quick: false, ahead, waiting }, prompt)
     }
 }
 
@@ -158,7 +157,7 @@ mod tests {
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (mut server, _) = listener.accept().await.unwrap();
         let sent: Vec<u8> = (0..LENGTH).map(|at| (at % 251) as u8).collect();
-        let (mut stream, prompt) = SshStream::new(stream);
+        let (mut stream, prompt) = SshStream::new(stream, b"early");
         let send = async {
             // Pieces of all sizes, with pauses in which the reader has to wait.
             for piece in sent.chunks(77_777) {
@@ -168,6 +167,9 @@ mod tests {
             drop(server);
         };
         let receive = async {
+            let mut early = [0; 5];
+            stream.read_exact(&mut early).await.unwrap();
+            assert_eq!(&early, b"early");
             let mut received = Vec::new();
             for size in [4, 100, 4, 65_000, 4, 1, 300_000, 4].into_iter().cycle() {
                 prompt.set(size == 100);

@@ -3,28 +3,26 @@
 //! At any time there is at most one step under way (a future) and at most one session; giving a step up is dropping
 //! it. Everything that people see goes through the observer, which is told of each change before the next step begins.
 
-use std::fmt;
 use std::future::Future;
-use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::destination::{Destination, Host};
+use crate::connect::{Connection, connect, resolve};
+use crate::destination::Destination;
 use crate::device_keys::DeviceKeys;
-use crate::failure::{Failure, FailureKind};
+use crate::failure::Failure;
 use crate::forward::Forward;
 use crate::host_keys::{HostKeys, Trusted};
 use crate::limits::LEAST_BUFFER_BYTES;
 use crate::local_service::OwnListeners;
 use crate::meter::Meter;
 use crate::pump::Traffic;
+use crate::route::Peer;
 use crate::ssh::{Session, SessionSettings};
 use crate::state::{Action, Input, Plan, Reason, State, Timing, Tunnel};
 
@@ -55,6 +53,8 @@ pub struct Settings {
     pub meter: Arc<Meter>,
     /// Where this process listens itself, and no forward leads to.
     pub own_listeners: OwnListeners,
+    /// Tells when the network has come back, so that nobody waits for nothing; not more often than a try may be made.
+    pub network: watch::Receiver<()>,
 }
 
 /// What is known of a tunnel at a moment.
@@ -78,6 +78,8 @@ pub struct Status {
     pub last_error: Option<Failure>,
     /// The server's key, once verified.
     pub host_key: Option<Trusted>,
+    /// Who is at the other end of the connection, while there is one or it is being made.
+    pub peer: Option<Peer>,
 }
 
 /// What the observer is told.
@@ -148,7 +150,7 @@ type Step = Pin<Box<dyn Future<Output = Done> + Send>>;
 /// What came of a step.
 enum Done {
     Resolved(Result<Vec<SocketAddr>, Failure>),
-    Connected(Result<TcpStream, Failure>),
+    Connected(Result<Connection, Failure>),
     Verified(Result<Session, Failure>),
     Authenticated(Session, Result<String, Failure>),
     Listening(Session, Result<u16, Failure>),
@@ -159,13 +161,14 @@ struct Driver {
     settings: Settings,
     session_settings: Arc<SessionSettings>,
     wish: watch::Receiver<Wish>,
+    network: watch::Receiver<()>,
     traffic: Arc<Traffic>,
     observer: Box<dyn FnMut(Notice<'_>) + Send>,
     told: Option<Status>,
     /// The tunnel whose place this one takes, until it has ended.
     predecessor: Option<JoinHandle<()>>,
     step: Option<Step>,
-    stream: Option<TcpStream>,
+    connection: Option<Connection>,
     session: Option<Session>,
     host_key: Option<Trusted>,
     /// The fingerprint of our key that the server took, until the tunnel is up.
@@ -198,17 +201,20 @@ impl Driver {
             idle_timeout: settings.idle_timeout,
         };
         let tunnel = Tunnel::new(plan, timing, fastrand::Rng::new(), Instant::now());
+        let mut network = settings.network.clone();
+        network.mark_unchanged();
         Self {
             tunnel,
             settings,
             session_settings,
             wish,
+            network,
             traffic,
             observer,
             told: None,
             predecessor,
             step: None,
-            stream: None,
+            connection: None,
             session: None,
             host_key: None,
             key_taken: None,
@@ -265,6 +271,7 @@ impl Driver {
             }
             () = self.traffic.changed() => Input::Connections(self.traffic.connections()),
             () = sleep_until(timeout) => Input::Timeout,
+            () = changed(&mut self.network) => Input::Network,
             changed = self.wish.changed() => {
                 let Wish { expires, close } = *self.wish.borrow_and_update();
                 match (changed, close) {
@@ -281,17 +288,18 @@ impl Driver {
         let destination = &self.session_settings.destination;
         let step: Step = match action {
             Action::Resolve => {
-                let (host, port) = (destination.host().clone(), destination.port());
-                Box::pin(async move { Done::Resolved(resolve(&host, port).await) })
+                let (server, route) = (destination.server(), self.tunnel.plan().route.clone());
+                Box::pin(async move { Done::Resolved(resolve(&server, &route).await) })
             }
-            Action::Connect(address) => {
+            Action::Connect(way) => {
                 let dead_after = self.settings.keepalive_interval * self.settings.keepalive_max.max(1);
-                Box::pin(async move { Done::Connected(connect(address, dead_after).await) })
+                let (host, route) = (destination.host().clone(), self.tunnel.plan().route.clone());
+                Box::pin(async move { Done::Connected(connect(&host, way, &route, dead_after).await) })
             }
             Action::Verify => {
-                let Some(stream) = self.stream.take() else { return };
+                let Some(connection) = self.connection.take() else { return };
                 let settings = self.session_settings.clone();
-                Box::pin(async move { Done::Verified(Session::verify(stream, settings).await) })
+                Box::pin(async move { Done::Verified(Session::verify(connection, settings).await) })
             }
             Action::Authenticate => {
                 let Some(mut session) = self.session.take() else { return };
@@ -311,7 +319,7 @@ impl Driver {
             }
             Action::Disconnect => {
                 self.step = None;
-                self.stream = None;
+                self.connection = None;
                 if let Some(session) = self.session.take() {
                     session.disconnect().await;
                 }
@@ -328,8 +336,8 @@ impl Driver {
     fn finish(&mut self, done: Done) -> Input {
         let result = match done {
             Done::Resolved(result) => result.map(Input::Resolved),
-            Done::Connected(result) => result.map(|stream| {
-                self.stream = Some(stream);
+            Done::Connected(result) => result.map(|connection| {
+                self.connection = Some(connection);
                 Input::Connected
             }),
             Done::Verified(result) => result.map(|session| {
@@ -376,6 +384,7 @@ impl Driver {
             retry_at: self.tunnel.retry_at(),
             last_error: self.tunnel.last_error().cloned(),
             host_key: self.host_key.clone(),
+            peer: self.tunnel.peer(),
         }
     }
 }
@@ -403,46 +412,16 @@ async fn session_lost(session: &mut Option<Session>) -> Failure {
     }
 }
 
+/// Waits for news of the network; where none can come, for ever.
+async fn changed(network: &mut watch::Receiver<()>) {
+    if network.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
 async fn sleep_until(at: Option<tokio::time::Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
-}
-
-pub(crate) async fn resolve(host: &Host, port: u16) -> Result<Vec<SocketAddr>, Failure> {
-    match host {
-        Host::V4(address) => Ok(vec![(*address, port).into()]),
-        Host::V6(address) => Ok(vec![(*address, port).into()]),
-        Host::Name(name) => match tokio::net::lookup_host((&**name, port)).await {
-            Ok(addresses) => Ok(addresses.collect()),
-            Err(error) => Err(Failure::new(
-                FailureKind::Dns,
-                format!("DNS can't resolve {name}: {}", resolver_words(&error)),
-            )),
-        },
-    }
-}
-
-/// The resolver's own words, without the standard library's frame around them.
-fn resolver_words(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.strip_prefix("failed to lookup address information: ").unwrap_or(&text).to_lowercase()
-}
-
-pub(crate) async fn connect(address: SocketAddr, dead_after: Duration) -> Result<TcpStream, Failure> {
-    let failure = |error: &dyn fmt::Display| {
-        Failure::new(FailureKind::Tcp, format!("no TCP connection to {address}: {error}"))
-    };
-    let stream = TcpStream::connect(address).await.map_err(|error| failure(&os_words(&error)))?;
-    stream.set_nodelay(true).map_err(|error| failure(&error))?;
-    // A peer that vanished while bytes are under way would otherwise hold the socket for a quarter of an hour.
-    SockRef::from(&stream).set_tcp_user_timeout(Some(dead_after)).map_err(|error| failure(&error))?;
-    Ok(stream)
-}
-
-/// The error's words without `(os error N)`.
-fn os_words(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
 }

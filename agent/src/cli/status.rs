@@ -98,6 +98,10 @@ fn tunnel_lines(tunnel: &Value) -> Vec<String> {
         head.push_str(&format!("  [{key}]"));
     }
     let mut lines = vec![head];
+    if let Some(address) = tunnel["address"].as_str() {
+        let through = tunnel["proxy"].as_str().map(|proxy| format!(" through the proxy {proxy}"));
+        lines.push(format!("     at {address}{}", through.unwrap_or_default()));
+    }
     for forward in tunnel["forwards"].as_array().into_iter().flatten() {
         // Before and after, none of them is open; then the state says it.
         let missing = state == "forwarding" && forward["listening"] == false;
@@ -156,7 +160,7 @@ mod tests {
                 {"id": "1", "slot": 1, "key": "InvokeCustomScript1", "state": state, "reason": null, "server": "ops@gw",
                  "forwards": [{"remote": "localhost:1111", "local": "127.0.0.1:22"}], "since": "2026-11-21T10:00:02Z",
                  "expires": "2026-11-21T18:00:02Z", "connections": 1, "bytes_in": 2, "bytes_out": 3, "retry_at": null,
-                 "last_error": "a\nb", "refused": null},
+                 "last_error": "a\nb", "address": "203.0.113.7:443", "proxy": null, "refused": null},
             ],
         })
     }
@@ -170,6 +174,7 @@ mod tests {
              ocpp accepted since 2026-11-21T10:00:01Z: wss://csms/ocpp, security profile 2\n\
              month 2026-11: 12.3 MB of 500 MB\n\
              1    up since 2026-11-21T10:00:02Z: ops@gw  [InvokeCustomScript1]\n     \
+             at 203.0.113.7:443\n     \
              localhost:1111 -> 127.0.0.1:22\n     \
              1 connections open, 2 bytes in, 3 bytes out\n     \
              until 2026-11-21T18:00:02Z\n     \

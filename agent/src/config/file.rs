@@ -158,6 +158,11 @@ pub(super) struct Ssh {
     pub(super) keepalive_max: Spanned<u32>,
     pub(super) backoff_minimum: Spanned<Time>,
     pub(super) backoff_maximum: Spanned<Time>,
+    pub(super) alternative_ports: Vec<Spanned<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) proxy: Option<Spanned<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) proxy_authorization_file: Option<Spanned<PathBuf>>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -257,6 +262,9 @@ impl Default for Ssh {
             keepalive_max: unwritten(3u32),
             backoff_minimum: unwritten("5s"),
             backoff_maximum: unwritten("15m"),
+            alternative_ports: Vec::new(),
+            proxy: None,
+            proxy_authorization_file: None,
         }
     }
 }

@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use ocpp_bridge::{Backoff, Url};
 use reverse_tunnel::limits::LEAST_BUFFER_BYTES;
-use reverse_tunnel::{Forward, HostKeyPolicy, KnownHost};
+use reverse_tunnel::proxy::ProxyError;
+use reverse_tunnel::{Forward, HostKeyPolicy, KnownHost, Proxy};
 use toml::Spanned;
 use tracing::level_filters::LevelFilter;
 
@@ -26,6 +27,7 @@ use self::slots::slots;
 use self::value::{MOMENT, absolute, duration, monthly_bytes, optional_path};
 use crate::limits::{IDENTITY_BYTES, OPENS_PER_HOUR, PATTERNS};
 use crate::policy::{Pattern, Policy};
+use crate::way_out::AlternativePort;
 
 /// Where the configuration is unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/ocpp-tunnel/config.toml";
@@ -100,6 +102,12 @@ pub struct Ssh {
     pub backoff_minimum: Duration,
     /// Upper bound of every wait.
     pub backoff_maximum: Duration,
+    /// Ports that are tried when a server's own doesn't answer.
+    pub alternative_ports: Vec<AlternativePort>,
+    /// The HTTP proxy that tunnels go through, without its credentials.
+    pub proxy: Option<Proxy>,
+    /// The file of the proxy's user and password.
+    pub proxy_authorization_file: Option<PathBuf>,
 }
 
 /// A tunnel that an OCPP key, or `--script`, opens.
@@ -368,6 +376,31 @@ fn ssh(ssh: &file::Ssh) -> Result<Ssh, Invalid> {
         );
         return Err(Invalid::value(place, text));
     }
+    if let Some(extra) = ssh.alternative_ports.get(PATTERNS) {
+        return Err(Invalid::value(extra, format!("more than {PATTERNS} alternative_ports; use a pattern")));
+    }
+    let alternative_ports = ssh.alternative_ports.iter().map(|entry| {
+        entry.get_ref().parse::<AlternativePort>().map_err(|error| {
+            let text = format!(
+                "ssh.alternative_ports {:?}: {error}; write for example \"*.example.com:443\"",
+                entry.get_ref()
+            );
+            Invalid::value(entry, text)
+        })
+    });
+    let proxy = ssh.proxy.as_ref().map(|proxy| {
+        proxy.get_ref().parse::<Proxy>().map_err(|error| {
+            let cure = match error {
+                ProxyError::Url(_) => "write for example \"http://proxy.example.com:3128\"",
+                _ => "write user:password into a file and name it in ssh.proxy_authorization_file",
+            };
+            Invalid::value(proxy, format!("ssh.proxy: {error}; {cure}"))
+        })
+    });
+    if let (None, Some(file)) = (&proxy, &ssh.proxy_authorization_file) {
+        let text = "ssh.proxy_authorization_file is set and ssh.proxy is not; set it, or remove this";
+        return Err(Invalid::value(file, text));
+    }
     Ok(Ssh {
         // `File::complete` has filled both in.
         identity_file: optional_path(&ssh.identity_file, "ssh.identity_file")?.unwrap_or_default(),
@@ -378,6 +411,12 @@ fn ssh(ssh: &file::Ssh) -> Result<Ssh, Invalid> {
         keepalive_max,
         backoff_minimum,
         backoff_maximum,
+        alternative_ports: alternative_ports.collect::<Result<_, _>>()?,
+        proxy: proxy.transpose()?,
+        proxy_authorization_file: optional_path(
+            &ssh.proxy_authorization_file,
+            "ssh.proxy_authorization_file",
+        )?,
     })
 }
 

@@ -39,9 +39,12 @@ fn without_ocpp_nothing_must_be_said() {
 
 #[test]
 fn what_is_shown_can_be_read_again() {
-    let shown = parse(MINIMAL).unwrap().to_toml();
-    let again = parse(&shown).unwrap_or_else(|error| panic!("{error}\n{shown}"));
-    assert_eq!(again.to_toml(), shown);
+    let ways_out = "[ssh]\nalternative_ports = [\"*:443\"]\nproxy = \"http://proxy:3128\"\nproxy_authorization_file = \"/p\"";
+    for source in [MINIMAL.to_owned(), format!("{MINIMAL}{ways_out}")] {
+        let shown = parse(&source).unwrap().to_toml();
+        let again = parse(&shown).unwrap_or_else(|error| panic!("{error}\n{shown}"));
+        assert_eq!(again.to_toml(), shown);
+    }
 }
 
 #[test]
@@ -82,6 +85,22 @@ fn errors_name_line_column_and_cure() {
         (
             "ocpp.mode = \"off\"\n[ssh]\nkeepalive_max = 0",
             "c.toml:3:17: ssh.keepalive_max is 0; use 1 to 100",
+        ),
+        (
+            "ocpp.mode = \"off\"\n[ssh]\nalternative_ports = [\"*:443\", \"443\"]",
+            "c.toml:3:31: ssh.alternative_ports \"443\": ':' and a port",
+        ),
+        (
+            "ocpp.mode = \"off\"\n[ssh]\nproxy = \"proxy:3128\"",
+            "c.toml:3:9: ssh.proxy: \"proxy:3128\" is not http://host:port; write",
+        ),
+        (
+            "ocpp.mode = \"off\"\n[ssh]\nproxy = \"http://me:secret@proxy:3128\"",
+            "c.toml:3:9: ssh.proxy: a user or password can't stand in the URL; write user:password into a file",
+        ),
+        (
+            "ocpp.mode = \"off\"\n[ssh]\nproxy_authorization_file = \"/p\"",
+            "c.toml:3:28: ssh.proxy_authorization_file is set and ssh.proxy is not; set it",
         ),
         (
             "ocpp.mode = \"off\"\n[[script]]\nkey = \"HeartbeatInterval\"\nremote = \"1\"\nlocal = \"a:1\"",

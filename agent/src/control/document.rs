@@ -79,6 +79,7 @@ fn tunnel(view: &View) -> Value {
     let forwards = status.map_or(&view.forwards, |status| &status.forwards);
     let wall = |moment: Instant| clock::rfc3339(clock::wall(moment));
     let traffic = view.traffic.as_ref();
+    let peer = status.and_then(|status| status.peer.as_ref());
     json!({
         "id": view.id.to_string(),
         "slot": match view.id {
@@ -104,6 +105,8 @@ fn tunnel(view: &View) -> Value {
         "retry_at": status.and_then(|status| status.retry_at).map(wall),
         "last_error": status.and_then(|status| status.last_error.as_ref()).map(|error| error.text.clone()),
         "host_key": status.and_then(|status| status.host_key.as_ref()).map(|key| key.fingerprint.clone()),
+        "address": peer.map(|peer| peer.server.clone()),
+        "proxy": peer.and_then(|peer| peer.proxy).map(|proxy| proxy.to_string()),
         "refused": view.refusal,
     })
 }

@@ -33,6 +33,26 @@ async fn without_credentials_there_is_no_header_and_profile_0() {
 }
 
 #[tokio::test]
+async fn a_wait_ends_when_the_network_returns_and_lasts_without_it() {
+    let csms = Csms::start().await;
+    let (network, receiver) = watch::channel(());
+    let mut settings = settings(&csms.url);
+    settings.backoff = Backoff { minimum: Duration::from_secs(3600), random: Duration::ZERO, doublings: 0 };
+    settings.network = Some(receiver);
+    // What was told before the link began is no news.
+    network.send_replace(());
+    let mut agent = Agent::start(settings);
+    csms.refuse(Answer::Status(503)).await;
+    agent.until_state(LinkState::Backoff).await;
+    network.send_replace(());
+    csms.refuse(Answer::Status(503)).await;
+    agent.until_state(LinkState::Backoff).await;
+    drop(network);
+    assert!(timeout(Duration::from_millis(300), csms.accept()).await.is_err(), "nobody told of anything");
+    assert_eq!(agent.status.borrow().state, LinkState::Backoff);
+}
+
+#[tokio::test]
 async fn refusals_are_told_apart_and_tried_again_until_accepted() {
     let csms = Csms::start().await;
     let mut agent = Agent::start(settings(&csms.url));

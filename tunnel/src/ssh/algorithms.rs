@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 
 use russh::keys::Algorithm;
-use russh::{Preferred, cipher, kex};
+use russh::{Preferred, cipher, compression, kex, mac};
 
 use crate::host_keys::Expected;
 
-/// What we offer: nothing with SHA-1, CBC or an unauthenticated MAC, and the host key types that we know of this
-/// server first. russh puts certificates before keys.
+/// What we offer: nothing with SHA-1, CBC or an unauthenticated MAC, the ciphers that this CPU is quick with first, and
+/// the host key types that we know of this server first. russh puts certificates before keys.
 pub(super) fn preferred(expected: &Expected) -> Preferred {
     let mut offered = host_key_types();
     // An RSA key signs with any of its hashes.
@@ -32,6 +32,10 @@ pub(super) fn is_rsa(key: &Algorithm) -> bool {
 
 /// What we offer, with these types of host keys and of certified ones.
 pub(super) fn asking_for(keys: Vec<Algorithm>, certificates: Vec<Algorithm>) -> Preferred {
+    offer(keys, certificates, has_aes_instructions())
+}
+
+fn offer(keys: Vec<Algorithm>, certificates: Vec<Algorithm>, has_aes_instructions: bool) -> Preferred {
     const KEX: &[kex::Name] = &[
         kex::MLKEM768X25519_SHA256,
         kex::CURVE25519,
@@ -50,11 +54,18 @@ pub(super) fn asking_for(keys: Vec<Algorithm>, certificates: Vec<Algorithm>) -> 
     const WITHOUT: &[cipher::Name] =
         &[cipher::CHACHA20_POLY1305, cipher::AES_256_GCM, cipher::AES_256_CTR, cipher::AES_128_CTR];
 
+    // Encrypt-then-MAC first; ciphers that authenticate by themselves use none of them.
+    const MAC: &[mac::Name] =
+        &[mac::HMAC_SHA512_ETM, mac::HMAC_SHA256_ETM, mac::HMAC_SHA512, mac::HMAC_SHA256];
+
     Preferred {
         kex: Cow::Borrowed(KEX),
         key: Cow::Owned(keys),
         host_key_certificates: Cow::Owned(certificates),
-        cipher: Cow::Borrowed(if has_aes_instructions() { WITH_AES_INSTRUCTIONS } else { WITHOUT }),
+        cipher: Cow::Borrowed(if has_aes_instructions { WITH_AES_INSTRUCTIONS } else { WITHOUT }),
+        mac: Cow::Borrowed(MAC),
+        // What is forwarded is mostly encrypted already, and compression before encryption tells of what it hides.
+        compression: Cow::Borrowed(&[compression::NONE]),
         ..Preferred::DEFAULT
     }
 }
@@ -67,4 +78,31 @@ fn has_aes_instructions() -> bool {
     // ARMv7 and ARMv6 cores have none.
     #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use russh::keys::HashAlg;
+
+    use super::*;
+
+    #[test]
+    fn the_cipher_that_the_cpu_is_quick_with_comes_first() {
+        let ciphers = |aes| -> Vec<String> {
+            offer(Vec::new(), Vec::new(), aes).cipher.iter().map(|name| name.as_ref().to_owned()).collect()
+        };
+        let (gcm, chacha) = ("aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com");
+        assert_eq!(ciphers(true), [gcm, chacha, "aes256-ctr", "aes128-ctr"]);
+        assert_eq!(ciphers(false), [chacha, gcm, "aes256-ctr", "aes128-ctr"]);
+    }
+
+    #[test]
+    fn the_key_types_that_are_known_of_a_server_come_first() {
+        let rsa = |hash| Algorithm::Rsa { hash };
+        let keys = |algorithms| preferred(&Expected { algorithms, certificates: false }).key;
+        let offered = keys(vec![rsa(None)]);
+        assert_eq!(offered.get(..2), Some(&[rsa(Some(HashAlg::Sha512)), rsa(Some(HashAlg::Sha256))][..]));
+        assert_eq!(keys(Vec::new()).first(), Some(&Algorithm::Ed25519));
+        assert!(!offered.contains(&rsa(None)), "SHA-1");
+    }
 }

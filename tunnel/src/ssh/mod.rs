@@ -14,7 +14,6 @@ use std::borrow::Cow;
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -23,7 +22,7 @@ use russh::client::{AuthResult, Config, Handle, connect_stream};
 use russh::keys::agent::client::AgentClient;
 use russh::keys::signature::{Signer as _, Verifier as _};
 use russh::keys::{Algorithm, HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey};
-use russh::{Disconnect, SshId};
+use russh::{Disconnect, Limits, SshId};
 use ssh_key::Signature;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -33,16 +32,19 @@ use tokio::task::AbortHandle;
 use self::algorithms::preferred;
 use self::client::{Accepted, Client, ClientError, Locals, Proved};
 use crate::certificate::{UserCertificate, wall_clock};
+use crate::connect::Connection;
 use crate::destination::Destination;
 use crate::failure::{Failure, FailureKind};
 use crate::forward::{Forward, Remote};
 use crate::host_keys::{HostKeys, Trusted};
 use crate::identity::{DSA, Identity};
 use crate::limits::{
-    AGENT_MESSAGE_BYTES, CHANNEL_PACKET, CHANNEL_WINDOW, DISCONNECT_TIMEOUT, LEFTOVERS, STALLED,
+    AGENT_MESSAGE_BYTES, CHANNEL_PACKET, CHANNEL_WINDOW, DISCONNECT_TIMEOUT, LEFTOVERS, REKEY_BYTES,
+    REKEY_TIME, STALLED,
 };
 use crate::local_service::OwnListeners;
 use crate::pump::{self, Traffic};
+use crate::route::Peer;
 use crate::stream::{Prompt, SshStream};
 
 pub(crate) use self::client::{ChannelWriter, Opened};
@@ -70,7 +72,7 @@ pub(crate) struct Session {
     proved: Proved,
     announced: Option<oneshot::Receiver<Vec<PublicKey>>>,
     settings: Arc<SessionSettings>,
-    peer: SocketAddr,
+    peer: Peer,
     prompt: Prompt,
     _learning: Option<AbortOnDrop>,
     _forwarded: AbortOnDrop,
@@ -78,11 +80,14 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Exchanges versions and keys over `stream` and checks the host key. Nothing of ours is sent to a server whose
+    /// Exchanges versions and keys over `connection` and checks the host key. Nothing of ours is sent to a server whose
     /// key isn't trusted.
-    pub(crate) async fn verify(stream: TcpStream, settings: Arc<SessionSettings>) -> Result<Self, Failure> {
+    pub(crate) async fn verify(
+        connection: Connection,
+        settings: Arc<SessionSettings>,
+    ) -> Result<Self, Failure> {
+        let Connection { stream, early, peer } = connection;
         let handshake = |what: &dyn fmt::Display| Failure::new(FailureKind::Handshake, what.to_string());
-        let peer = stream.peer_addr().map_err(|error| handshake(&error))?;
         let socket = ShutOnDrop::of(&stream).map_err(|error| handshake(&error))?;
 
         let (lost_sender, mut lost) = oneshot::channel();
@@ -100,7 +105,7 @@ impl Session {
             lost_sender,
         );
         let config = Arc::new(config(&settings));
-        let (stream, prompt) = SshStream::new(stream);
+        let (stream, prompt) = SshStream::new(stream, &early);
         let handle = match connect_stream(config, stream, client).await {
             Ok(handle) => handle,
             Err(ClientError::HostKey(error)) => return Err(error.to_failure()),
@@ -284,7 +289,7 @@ impl Session {
 
     /// Waits until the connection is gone and says why.
     pub(crate) async fn lost(&mut self) -> Failure {
-        let peer = self.peer;
+        let peer = &self.peer;
         let lost = tokio::select! {
             lost = &mut self.lost => lost,
             () = self.locals.crowded() => {
@@ -311,7 +316,7 @@ impl Session {
 
     /// russh's error for a call that found the connection gone says less than the connection's own.
     fn lost_or(&mut self, error: &russh::Error) -> Failure {
-        let peer = self.peer;
+        let peer = &self.peer;
         match self.lost.try_recv() {
             Ok(failure) => Failure::new(failure.kind, format!("{peer}: {failure}")),
             Err(_) => Failure::new(FailureKind::Lost, format!("{peer}: {}", describe(error))),
@@ -361,6 +366,11 @@ fn config(settings: &SessionSettings) -> Config {
         inactivity_timeout: Some(dead_after.max(STALLED) + Duration::from_secs(1)),
         window_size: CHANNEL_WINDOW,
         maximum_packet_size: CHANNEL_PACKET,
+        limits: Limits {
+            rekey_read_limit: REKEY_BYTES,
+            rekey_write_limit: REKEY_BYTES,
+            rekey_time_limit: REKEY_TIME,
+        },
         preferred: preferred(&settings.host_keys.expected(&settings.destination.server())),
         ..Config::default()
     }

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use russh::AlgorithmKind;
 use russh::client::{Config, Handler, connect_stream};
 use russh::keys::{Algorithm, PublicKeyOrCertificate};
-use tokio::net::TcpStream;
 
 use super::algorithms::{asking_for, host_key_types, is_rsa};
 use super::client::shown_key;
 use super::{ShutOnDrop, client_id, describe};
+use crate::connect::Connection;
 use crate::failure::{Failure, FailureKind};
 use crate::host_keys::ShownKey;
 use crate::stream::SshStream;
@@ -17,7 +17,7 @@ use crate::stream::SshStream;
 /// The host keys that a server has, of every type that we take; `connect` makes a connection to it.
 pub(crate) async fn host_keys_of<C>(connect: C) -> Result<Vec<ShownKey>, Failure>
 where
-    C: AsyncFn() -> Result<TcpStream, Failure>,
+    C: AsyncFn() -> Result<Connection, Failure>,
 {
     let mut types: Vec<Vec<Algorithm>> = Vec::new();
     for key in host_key_types() {
@@ -39,9 +39,9 @@ where
 }
 
 /// The server's host key of one type, with its certificate if it has one.
-async fn host_key(stream: TcpStream, algorithms: Vec<Algorithm>) -> Result<Option<ShownKey>, Failure> {
+async fn host_key(connection: Connection, algorithms: Vec<Algorithm>) -> Result<Option<ShownKey>, Failure> {
     let failure = |text: String| Failure::new(FailureKind::Handshake, text);
-    let peer = stream.peer_addr().map_err(|error| failure(error.to_string()))?;
+    let Connection { stream, early, peer } = connection;
     let _socket = ShutOnDrop::of(&stream).map_err(|error| failure(error.to_string()))?;
     let config = Config {
         client_id: client_id(),
@@ -49,7 +49,7 @@ async fn host_key(stream: TcpStream, algorithms: Vec<Algorithm>) -> Result<Optio
         ..Config::default()
     };
     let shown = Arc::new(Mutex::new(None));
-    let (stream, _prompt) = SshStream::new(stream);
+    let (stream, _prompt) = SshStream::new(stream, &early);
     let result = connect_stream(Arc::new(config), stream, Look { shown: shown.clone() }).await;
     let shown = shown.lock().unwrap_or_else(PoisonError::into_inner).take();
     match (shown, result) {

@@ -16,6 +16,7 @@ use super::{leave_root, load};
 use crate::agent::host_keys;
 use crate::control::protocol::Problem;
 use crate::exit::Exit;
+use crate::way_out::WayOut;
 
 pub(super) fn main(path: &Path, command: Command) -> Result<Exit, Problem> {
     if let Command::Trust { server, fingerprint } = &command {
@@ -24,10 +25,18 @@ pub(super) fn main(path: &Path, command: Command) -> Result<Exit, Problem> {
     let config = load(path)?;
     leave_root(&config)?;
     let keys = host_keys(&config);
+    let route = |server: &Server| {
+        let way_out = WayOut::new(&config.ssh);
+        way_out.map(|way_out| way_out.route(server.host())).map_err(|error| {
+            Problem::new(Exit::Config, error.to_string(), "check it with `ocpp-tunnel config check`")
+        })
+    };
     match command {
         Command::List { json } => list::main(&keys, json),
-        Command::Scan { server, json } => scan::main(&keys, &server, json),
-        Command::Trust { server, fingerprint } => trust::main(&config, &keys, &server, &fingerprint),
+        Command::Scan { server, json } => scan::main(&keys, &server, &route(&server)?, json),
+        Command::Trust { server, fingerprint } => {
+            trust::main(&config, &keys, &server, &route(&server)?, &fingerprint)
+        }
         Command::Remove { server } => remove::main(&keys, &server),
     }
 }

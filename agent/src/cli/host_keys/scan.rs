@@ -1,7 +1,7 @@
 //! `host-keys scan`: the keys that a server has, and what is known of them.
 
 use reverse_tunnel::host_keys::{HostKeyError, ShownKey, Verdict};
-use reverse_tunnel::{HostKeys, Server, scan};
+use reverse_tunnel::{HostKeys, Route, Server, scan};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -12,9 +12,9 @@ use crate::control::protocol::Problem;
 use crate::exit::Exit;
 use crate::limits::SCAN;
 
-pub(super) fn main(keys: &HostKeys, server: &Server, json: bool) -> Result<Exit, Problem> {
+pub(super) fn main(keys: &HostKeys, server: &Server, route: &Route, json: bool) -> Result<Exit, Problem> {
     block_on(async {
-        let scanned = scan_server(keys, server).await?;
+        let scanned = scan_server(keys, server, route).await?;
         if json {
             let shown: Vec<Value> = scanned.iter().map(|key| key.document(server)).collect();
             say(&format!("{:#}", json!({"schema": 1, "server": server.to_string(), "host_keys": shown})));
@@ -46,8 +46,12 @@ pub(super) enum Trust {
 }
 
 /// Asks the server for its keys, and judges each.
-pub(super) async fn scan_server(keys: &HostKeys, server: &Server) -> Result<Vec<Scanned>, Problem> {
-    let shown = timeout(SCAN, scan::scan(server))
+pub(super) async fn scan_server(
+    keys: &HostKeys,
+    server: &Server,
+    route: &Route,
+) -> Result<Vec<Scanned>, Problem> {
+    let shown = timeout(SCAN, scan::scan(server, route))
         .await
         .map_err(|_| {
             let text = format!("{server} has not shown its host keys within {} s", SCAN.as_secs());

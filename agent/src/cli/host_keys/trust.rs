@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 
-use reverse_tunnel::{HostKeys, Server};
+use reverse_tunnel::{HostKeys, Route, Server};
 
 use super::super::block_on;
 use super::super::words::{remark, say};
@@ -32,13 +32,14 @@ pub(super) fn main(
     config: &Config,
     keys: &HostKeys,
     server: &Server,
+    route: &Route,
     fingerprints: &[String],
 ) -> Result<Exit, Problem> {
     if let Some(place) = keys.pinned(server) {
         let text = format!("{}, so nothing is learned for it", pinned_remark(server, &place));
         return Err(Problem::new(Exit::HostKey, text, "change ssh.host_keys in the configuration"));
     }
-    let scanned = block_on_scan(keys, server)?;
+    let scanned = block_on_scan(keys, server, route)?;
     show(server, &scanned);
     let chosen = choose(server, &scanned, fingerprints)?;
     if chosen.is_empty() {
@@ -55,10 +56,10 @@ pub(super) fn main(
     Ok(Exit::Ok)
 }
 
-fn block_on_scan(keys: &HostKeys, server: &Server) -> Result<Vec<Scanned>, Problem> {
+fn block_on_scan(keys: &HostKeys, server: &Server, route: &Route) -> Result<Vec<Scanned>, Problem> {
     let mut scanned = Vec::new();
     block_on(async {
-        scanned = scan_server(keys, server).await?;
+        scanned = scan_server(keys, server, route).await?;
         Ok(Exit::Ok)
     })?;
     Ok(scanned)
