@@ -16,6 +16,7 @@
 //! | [`tls`] | a certificate authority |
 //! | [`halting`] | a relay that falls silent at any stage of a handshake |
 //! | [`network`] | a network that can fail |
+//! | [`proxy`] | an HTTP proxy |
 //! | [`figures`] | what the agent takes of the machine |
 //! | [`rig`], [`engine`] | what most stories begin with, with a CSMS and without |
 //!
@@ -38,6 +39,7 @@ pub mod halting;
 pub mod network;
 pub mod ports;
 pub mod process;
+pub mod proxy;
 pub mod rig;
 pub mod service;
 pub mod ssh;
