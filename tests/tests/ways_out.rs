@@ -171,6 +171,9 @@ async fn a_tunnel_goes_through_a_proxy_that_resolves_the_name() {
     assert!(known.starts_with(&format!("[gateway.invalid]:{} ", sshd.port())), "{known}");
     let shown = agent.cli(&["status"]).await.stdout;
     assert!(shown.contains(&format!("through the proxy {}", proxy.address())), "{shown}");
+    // People look at the server's keys the same way.
+    let scanned = agent.cli(&["host-keys", "scan", &format!("gateway.invalid:{}", sshd.port())]).await;
+    assert!(scanned.code == Some(0) && scanned.stdout.contains("trusted"), "{scanned:?}");
 }
 
 #[tokio::test]

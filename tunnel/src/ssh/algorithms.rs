@@ -66,7 +66,6 @@ fn offer(keys: Vec<Algorithm>, certificates: Vec<Algorithm>, has_aes_instruction
         mac: Cow::Borrowed(MAC),
         // What is forwarded is mostly encrypted already, and compression before encryption tells of what it hides.
         compression: Cow::Borrowed(&[compression::NONE]),
-        ..Preferred::DEFAULT
     }
 }
 
