@@ -107,6 +107,14 @@ impl Engine {
         .await;
     }
 
+    /// Waits until the agent has no more than so many descriptors; each look at `status` takes one for a moment.
+    pub async fn has_descriptors(&self, most: usize) {
+        wait_until(&format!("{most} descriptors are open at most"), LONG, async || {
+            (self.figures().descriptors <= most).then_some(())
+        })
+        .await;
+    }
+
     /// What the agent takes now.
     pub fn figures(&self) -> Figures {
         Figures::of(self.agent.pid())

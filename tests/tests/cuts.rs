@@ -138,10 +138,7 @@ async fn survives(cuts: u64) {
     assert_eq!(after.threads, before.threads);
     assert!(after.grown_kib(&before) < 4096, "{before:?}, {after:?}");
     engine.has_connections(0).await;
-    wait_until("every descriptor is closed", LONG, async || {
-        (engine.figures().descriptors <= 20).then_some(())
-    })
-    .await;
+    engine.has_descriptors(20).await;
     assert!(engine.works().await);
 }
 

@@ -183,10 +183,7 @@ async fn fifty_failed_attempts_leave_no_descriptor_behind() {
     .await;
     let closed = engine.agent.cli(&["close", "--all"]).await;
     assert_eq!(closed.code, Some(0), "{closed:?}");
-    wait_until("every descriptor is closed", LONG, async || {
-        (engine.figures().descriptors <= before.descriptors).then_some(())
-    })
-    .await;
+    engine.has_descriptors(before.descriptors).await;
     let after = engine.figures();
     println!("before {before:?}, after {after:?}");
     assert!(after.grown_kib(&before) < 4096, "{before:?}, {after:?}");

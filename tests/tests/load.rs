@@ -183,7 +183,7 @@ async fn a_connection_that_either_end_breaks_frees_both() {
     engine.has_connections(0).await;
     assert!(matches!(timeout(LONG, quiet.read(&mut [0; 8])).await, Ok(Ok(0) | Err(_))));
     drop(quiet);
-    assert_eq!(engine.figures().descriptors, before.descriptors, "{:?}", engine.figures());
+    engine.has_descriptors(before.descriptors).await;
     assert!(engine.works().await);
 }
 
@@ -206,7 +206,7 @@ async fn a_service_that_hangs_after_its_client_has_left_keeps_nothing_for_ever()
     drop(hanging);
     engine.has_connections(0).await;
     engine.agent.syslog().line_with("connection-dropped-hanging").await;
-    assert_eq!(engine.figures().descriptors, before.descriptors - 1);
+    engine.has_descriptors(before.descriptors - 1).await;
     assert_eq!(engine.tunnel().await["stalled"], 0, "nobody waited for it");
     assert!(engine.works().await);
 }
@@ -278,10 +278,7 @@ async fn leaves_nothing(count: usize, at_once: usize) {
     many(&engine, count, at_once).await;
     println!("{count} connections, {at_once} at once, took {:?}", began.elapsed());
     engine.has_connections(0).await;
-    wait_until("every descriptor is closed", LONG, async || {
-        (engine.figures().descriptors <= before.descriptors).then_some(())
-    })
-    .await;
+    engine.has_descriptors(before.descriptors).await;
     let after = engine.figures();
     println!("before {before:?}, after {after:?}");
     assert!(after.threads <= before.threads, "{before:?}, {after:?}");
@@ -315,7 +312,7 @@ async fn at_once(count: usize) {
     let after = engine.figures();
     println!("before {before:?}, full {full:?}, between {between:?}, after {after:?}");
     assert_eq!(after.threads, before.threads);
-    assert!(after.descriptors <= before.descriptors, "{before:?}, {after:?}");
+    engine.has_descriptors(before.descriptors).await;
     assert!(after.grown_kib(&between) < 1024, "{before:?}, {full:?}, {between:?}, {after:?}");
     assert_eq!(engine.sshd.logins(), 1, "it is the same SSH connection");
 }
