@@ -65,8 +65,9 @@ pub const SPARE_CHUNKS: usize = 5;
 /// A local service is written to as soon as so much waits for it; less waits until no packet is left to read.
 pub const GATHER: usize = 256 * 1024;
 /// A local service's socket takes more as soon as less than half of this is still to be sent. Without it the kernel waits
-/// until a third of megabytes is gone, which takes seconds with a slow service and looks as if it had stalled.
-pub const UNSENT: u32 = 64 * 1024;
+/// until a third of megabytes is gone, which takes seconds with a slow service and looks as if it had stalled. A service that
+/// takes 200 KB/s is told from a stalled one with as much as this.
+pub const UNSENT: u32 = 256 * 1024;
 /// The least budget that a tunnel works with: a few packets.
 pub const LEAST_BUFFER_BYTES: usize = 256 * 1024;
 /// How long a connection may make no progress while the budget is spent, before it is reset.
