@@ -35,6 +35,17 @@ impl Story {
         Self { tunnel: Tunnel::new(plan, timing, fastrand::Rng::with_seed(7), now), now }
     }
 
+    /// Logged in, and the first forward asked for.
+    fn forwarding() -> Self {
+        let mut story = Self::new();
+        story.give(Input::Start);
+        story.give(Input::Resolved(vec![address(1)]));
+        story.give(Input::Connected);
+        story.give(Input::Verified);
+        story.give(Input::Authenticated);
+        story
+    }
+
     fn up() -> Self {
         let mut story = Self::new();
         story.come_up();
@@ -364,12 +375,7 @@ fn a_refused_key_is_tried_for_two_minutes() {
 
 #[test]
 fn a_refused_port_is_asked_for_again_on_the_same_connection_for_two_minutes() {
-    let mut story = Story::new();
-    story.give(Input::Start);
-    story.give(Input::Resolved(vec![address(1)]));
-    story.give(Input::Connected);
-    story.give(Input::Verified);
-    story.give(Input::Authenticated);
+    let mut story = Story::forwarding();
     let began = story.now;
     assert_eq!(story.fail(FailureKind::Forward), [Action::Listen(1)], "the other one isn't held up");
     assert_eq!(story.give(Input::Listening { port: 40000 }), []);
@@ -388,12 +394,7 @@ fn a_refused_port_is_asked_for_again_on_the_same_connection_for_two_minutes() {
 
 #[test]
 fn it_is_up_when_the_last_of_the_refused_forwards_is_open() {
-    let mut story = Story::new();
-    story.give(Input::Start);
-    story.give(Input::Resolved(vec![address(1)]));
-    story.give(Input::Connected);
-    story.give(Input::Verified);
-    story.give(Input::Authenticated);
+    let mut story = Story::forwarding();
     assert_eq!(story.fail(FailureKind::Forward), [Action::Listen(1)]);
     assert_eq!(story.fail(FailureKind::Forward), [], "both are refused");
     assert_eq!(story.wait(), [Action::Listen(0)]);
