@@ -84,6 +84,6 @@ pub fn fatal(status: &Status) -> Option<&Failure> {
 pub fn for_end(status: &Status) -> Option<Cow<'static, str>> {
     match status.state.reason()? {
         Reason::DataCap => Some(DATA_CAP.into()),
-        _ => fatal(status).map(|error| for_failure(error.kind, &status.destination.server())),
+        _ => fatal(status).map(|error| for_failure(error.kind, status.destination.server())),
     }
 }

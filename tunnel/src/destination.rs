@@ -17,8 +17,7 @@ pub const DEFAULT_PORT: u16 = 22;
 pub struct Destination {
     /// At most [`USER_BYTES`].
     user: Box<str>,
-    host: Host,
-    port: u16,
+    server: Server,
 }
 
 /// An SSH server: a destination without its account. `server.to_string().parse()` gives it back unchanged.
@@ -81,19 +80,19 @@ impl Destination {
     /// The server.
     #[must_use]
     pub fn host(&self) -> &Host {
-        &self.host
+        self.server.host()
     }
 
     /// The server's SSH port, 1 to 65535.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.port
+        self.server.port()
     }
 
     /// The server without the account.
     #[must_use]
-    pub fn server(&self) -> Server {
-        Server { host: self.host.clone(), port: self.port }
+    pub fn server(&self) -> &Server {
+        &self.server
     }
 }
 
@@ -158,8 +157,8 @@ impl FromStr for Destination {
             return Err(DestinationError::NoAt);
         };
         let user = parse_user(user, start)?;
-        let Server { host, port } = Server::parse(rest, start + user.len() + 1)?;
-        Ok(Self { user, host, port })
+        let server = Server::parse(rest, start + user.len() + 1)?;
+        Ok(Self { user, server })
     }
 }
 
@@ -383,7 +382,7 @@ mod tests {
         ] {
             let server: Server = text.parse().unwrap();
             assert_eq!(server.to_string(), printed, "{text}");
-            assert_eq!(format!("u@{text}").parse::<Destination>().unwrap().server(), server, "{text}");
+            assert_eq!(format!("u@{text}").parse::<Destination>().unwrap().server(), &server, "{text}");
         }
         for text in ["", "u@h", "h:", "h:0", "::1", "-h", " h"] {
             assert!(text.parse::<Server>().is_err(), "{text:?}");

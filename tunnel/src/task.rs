@@ -288,7 +288,7 @@ impl Driver {
         let destination = &self.session_settings.destination;
         let step: Step = match action {
             Action::Resolve => {
-                let (server, route) = (destination.server(), self.tunnel.plan().route.clone());
+                let (server, route) = (destination.server().clone(), self.tunnel.plan().route.clone());
                 Box::pin(async move { Done::Resolved(resolve(&server, &route).await) })
             }
             Action::Connect(way) => {

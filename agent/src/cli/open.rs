@@ -195,7 +195,7 @@ fn progress(view: &View) -> Option<(State, String)> {
         State::Backoff => {
             let error = status.last_error.as_ref()?;
             let wait = status.retry_at?.saturating_duration_since(status.since).as_secs();
-            let cure = advice::for_failure(error.kind, &status.destination.server());
+            let cure = advice::for_failure(error.kind, status.destination.server());
             let state = format!("down: {error}\n  next try in {wait} s; {cure}");
             opened(&id, &server, &state, &[])
         }

@@ -182,7 +182,7 @@ impl Client {
             let exit = state.reason().map_or(Exit::for_failure(error.kind), Exit::for_reason);
             let goes_on = if state.reason().is_none() { "; it keeps trying" } else { "" };
             let text = format!("tunnel {id} is not up: {error}{goes_on}");
-            let cure = advice::for_failure(error.kind, &status.destination.server());
+            let cure = advice::for_failure(error.kind, status.destination.server());
             return Answer::Error(Problem::new(exit, text, cure));
         }
         if timed_out {

@@ -24,13 +24,13 @@ pub(super) async fn learn(
 ) {
     let Ok(keys) = announced.await else { return };
     let server = settings.destination.server();
-    let Some(keys) = settings.host_keys.to_prove(&server, &used, keys) else { return };
+    let Some(keys) = settings.host_keys.to_prove(server, &used, keys) else { return };
     match timeout(PROOF_TIMEOUT, handle.hostkeys_prove(keys.clone())).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => return tracing::warn!(%server, %error, "host-keys-not-proved"),
         Err(_) => return tracing::warn!(%server, error = "no answer", "host-keys-not-proved"),
     }
-    match settings.host_keys.replace(&server, &keys) {
+    match settings.host_keys.replace(server, &keys) {
         Ok(done) => {
             tracing::info!(%server, learned = done.added, forgotten = done.removed, "host-keys-exchanged");
         }

@@ -231,7 +231,7 @@ impl client::Handler for Client {
 
     async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, ClientError> {
         let (shown, server) = (shown_key(key), self.settings.destination.server());
-        let trusted = self.settings.host_keys.verify(&server, &shown).map_err(ClientError::HostKey)?;
+        let trusted = self.settings.host_keys.verify(server, &shown).map_err(ClientError::HostKey)?;
         let proved = Proved { key: shown.key(), trusted };
         *self.proved.lock().unwrap_or_else(PoisonError::into_inner) = Some(proved);
         Ok(true)

@@ -371,7 +371,7 @@ fn config(settings: &SessionSettings) -> Config {
             rekey_write_limit: REKEY_BYTES,
             rekey_time_limit: REKEY_TIME,
         },
-        preferred: preferred(&settings.host_keys.expected(&settings.destination.server())),
+        preferred: preferred(&settings.host_keys.expected(settings.destination.server())),
         ..Config::default()
     }
 }
