@@ -134,7 +134,7 @@ pub(super) enum HostKeys {
         #[arg(value_name = "HOST[:PORT]")]
         server: Server,
         /// Learn the key with this fingerprint and no other, without asking; may be repeated
-        #[arg(long, value_name = "SHA256:…", value_parser = fingerprint)]
+        #[arg(long, value_name = "SHA256:FINGERPRINT", value_parser = fingerprint)]
         fingerprint: Vec<String>,
     },
     /// Forget the learned keys of a server

@@ -88,7 +88,13 @@ impl KnownHostsFile {
         learn: &[PublicKey],
     ) -> Result<Rewritten, FileError> {
         let write_error = |error| FileError::Write(self.path.clone(), error);
-        let directory = File::open(self.directory()).map_err(write_error)?;
+        let directory = match File::open(self.directory()) {
+            // Nothing was ever learned, so there is nothing to forget.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && learn.is_empty() => {
+                return Ok(Rewritten::default());
+            }
+            directory => directory.map_err(write_error)?,
+        };
         directory.try_lock().map_err(|error| match error {
             fs::TryLockError::WouldBlock => FileError::Busy(self.path.clone()),
             fs::TryLockError::Error(error) => write_error(error),

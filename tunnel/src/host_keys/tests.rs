@@ -349,6 +349,12 @@ fn a_host_is_forgotten_and_nobody_else() {
 }
 
 #[test]
+fn where_nothing_was_ever_learned_there_is_nothing_to_forget() {
+    let keys = HostKeys::new(vec![], "/nonexistent/known_hosts".into(), HostKeyPolicy::AcceptNew, CLOCK);
+    assert_eq!(keys.forget(&server("gateway.example")).unwrap(), Rewritten::default());
+}
+
+#[test]
 fn announced_keys_replace_what_was_learned() {
     let (_directory, keys) = in_directory(&[], HostKeyPolicy::AcceptNew);
     let gateway = server("gw:2222");

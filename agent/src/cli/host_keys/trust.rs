@@ -23,7 +23,7 @@ pub(super) fn check_usage(server: &Server, fingerprints: &[String]) -> Result<()
         Exit::Usage,
         "nobody can be asked whether the keys are right: this is no terminal",
         format!(
-            "`ocpp-tunnel host-keys trust {server} --fingerprint SHA256:…`, with what the server's operator told you"
+            "`ocpp-tunnel host-keys trust {server} --fingerprint SHA256:FINGERPRINT`, with what the server's operator told you"
         ),
     ))
 }
