@@ -62,8 +62,9 @@ pub const CHANNEL_PACKET: u32 = 65_535;
 pub const CHUNK: usize = 64 * 1024;
 /// Empty chunks that a tunnel keeps while it has connections: what one write at full speed takes.
 pub const SPARE_CHUNKS: usize = 5;
-/// A local service is written to as soon as so much waits for it; less waits until no packet is left to read.
-pub const GATHER: usize = 256 * 1024;
+/// A local service is written to as soon as so much waits for it; less waits until no packet is left to read. Larger
+/// pieces make nothing faster, and 256 KiB filled the budget with what 64 busy connections were waiting to gather.
+pub const GATHER: usize = 64 * 1024;
 /// A local service's socket takes more as soon as less than half of this is still to be sent. Without it the kernel waits
 /// until a third of megabytes is gone, which takes seconds with a slow service and looks as if it had stalled. A service that
 /// takes 200 KB/s is told from a stalled one with as much as this.

@@ -20,6 +20,7 @@ use crate::local_service::{ConnectError, OwnListeners, connect};
 use crate::meter::Meter;
 use crate::queue::Queue;
 use crate::ssh::{ChannelWriter, Opened};
+use crate::stream::drained;
 
 /// What has passed through a tunnel since it was asked for, over all its SSH connections.
 #[derive(Debug, Default)]
@@ -424,9 +425,13 @@ async fn outbound(local: &Local, writer: &ChannelWriter, traffic: &Traffic) -> i
         // An idle connection holds no buffer.
         local.stream.readable().await?;
         buffer.reserve(READ_BYTES);
+        let room = buffer.capacity();
         match local.stream.try_read_buf(&mut buffer) {
             Ok(0) => return writer.finish().await,
             Ok(read) => {
+                if read < room {
+                    drained(&local.stream);
+                }
                 local.spoke.store(true, Ordering::Relaxed);
                 writer.send(buffer.split().freeze()).await?;
                 traffic.bytes_out.fetch_add(read as u64, Ordering::Relaxed);

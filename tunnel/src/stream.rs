@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::limits::{PROXY_ANSWER_BYTES, READ_AHEAD};
@@ -70,6 +70,9 @@ impl SshStream {
                 Ok(read) => {
                     buffer.advance(read.min(asked));
                     self.waiting = 0..read.saturating_sub(asked);
+                    if read < asked + self.ahead.len() {
+                        drained(&self.inner);
+                    }
                     return Poll::Ready(Ok(()));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -85,6 +88,12 @@ impl SshStream {
         buffer.put_slice(ahead.get(..now).unwrap_or_default());
         self.waiting.start += now;
     }
+}
+
+/// Says that a read got all that there was, so that the next one waits for more instead of asking the kernel in vain: with
+/// small messages, that was every second read. What arrives from now on wakes whoever waits, as does the end.
+pub(crate) fn drained(stream: &TcpStream) {
+    let _ = stream.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
 }
 
 impl AsyncRead for SshStream {
