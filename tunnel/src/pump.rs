@@ -422,18 +422,20 @@ async fn copy(local: &Local, writer: &ChannelWriter, traffic: &Traffic) -> io::R
 async fn outbound(local: &Local, writer: &ChannelWriter, traffic: &Traffic) -> io::Result<()> {
     let mut buffer = BytesMut::new();
     loop {
-        // An idle connection holds no buffer.
         local.stream.readable().await?;
         buffer.reserve(READ_BYTES);
         let room = buffer.capacity();
         match local.stream.try_read_buf(&mut buffer) {
             Ok(0) => return writer.finish().await,
             Ok(read) => {
+                local.spoke.store(true, Ordering::Relaxed);
+                let data = buffer.split().freeze();
                 if read < room {
                     drained(&local.stream);
+                    // An idle connection holds no buffer.
+                    buffer = BytesMut::new();
                 }
-                local.spoke.store(true, Ordering::Relaxed);
-                writer.send(buffer.split().freeze()).await?;
+                writer.send(data).await?;
                 traffic.bytes_out.fetch_add(read as u64, Ordering::Relaxed);
                 traffic.meter.add(read);
             }
