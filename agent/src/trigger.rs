@@ -194,7 +194,7 @@ impl Trigger {
                     Some(Event::ConfigurationChanged { key, value }) => {
                         tracing::info!(key, value, "configuration-changed");
                     }
-                    Some(Event::BootStatus { .. } | Event::Clock(_)) => {}
+                    Some(Event::BootStatus { .. } | Event::Clock(_) | Event::Called { .. }) => {}
                     None => return,
                 },
                 Ok(()) = views.changed() => {

@@ -7,6 +7,8 @@
 mod boot;
 mod connection;
 mod dispatch;
+mod outbox;
+mod own;
 mod payload;
 
 use std::{
@@ -15,20 +17,15 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use rust_ocpp::v1_6::messages::heart_beat::HeartbeatRequest;
-use serde::Serialize;
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 
-use self::{
-    boot::Boot,
-    connection::{Connection, Own},
-    dispatch::Answer,
-};
+pub use self::outbox::{Call, CallId, Full, Outcome};
+use self::{boot::Boot, connection::Connection, dispatch::Answer, own::Failure};
 use crate::{
     ConfigurationStatus, RegistrationStatus,
-    configuration::{HEARTBEAT_INTERVAL, Registry, WEB_SOCKET_PING_INTERVAL},
+    configuration::{HEARTBEAT_INTERVAL, MESSAGE_TIMEOUT, Registry, WEB_SOCKET_PING_INTERVAL},
     frame::{Frame, MessageId, ParseError},
-    limits::{self, MAX_EVENTS, MAX_INTERVAL, MAX_QUOTED_CHARS},
+    limits::{self, MAX_CALL_TIMEOUT, MAX_EVENTS, MAX_INTERVAL},
     security::LinkSecurity,
 };
 
@@ -58,7 +55,7 @@ pub struct Settings {
     /// The wait before BootNotification is sent again where the CSMS leaves the choice to us, and the first
     /// of the growing waits after one without a proper answer.
     pub boot_retry: Duration,
-    /// How long an answer to a CALL of ours is waited for.
+    /// How long an answer to a CALL of ours is waited for, until the key `MessageTimeout` is set.
     pub call_timeout: Duration,
 }
 
@@ -96,11 +93,18 @@ pub enum Event {
         /// Its value, in the standard's spelling.
         value: String,
     },
+    /// What became of a CALL of the embedder.
+    Called {
+        /// Which one.
+        id: CallId,
+        /// What became of it.
+        outcome: Outcome,
+    },
 }
 
 /// The charge point side of OCPP 1.6J.
 ///
-/// Feed it with the `handle_*` functions, [`answer_change`](Self::answer_change) and
+/// Feed it with the `handle_*` functions, [`answer_change`](Self::answer_change), [`call`](Self::call) and
 /// [`set_value`](Self::set_value), in the order in which things happen. After any of them, ask
 /// [`poll_transmit`](Self::poll_transmit) and [`poll_event`](Self::poll_event) until they have nothing left,
 /// and [`poll_timeout`](Self::poll_timeout) for when to come back. While
@@ -114,6 +118,7 @@ pub struct ChargePoint {
     /// `None` while there is no connection.
     connection: Option<Connection>,
     heartbeat_interval: Duration,
+    call_timeout: Duration,
     /// Zero: no pings.
     ping_interval: Duration,
     next_request: u64,
@@ -140,10 +145,10 @@ impl Settings {
 impl ChargePoint {
     /// A charge point that isn't connected yet. `rng` makes the ids of CALLs, and the jitter of waits.
     ///
-    /// Times of `settings` above [`MAX_INTERVAL`] are taken as that.
+    /// Times of `settings` above [`MAX_INTERVAL`] ([`MAX_CALL_TIMEOUT`]) are taken as that.
     pub fn new(mut settings: Settings, registry: Registry, rng: fastrand::Rng) -> Self {
         settings.boot_retry = settings.boot_retry.min(MAX_INTERVAL);
-        settings.call_timeout = settings.call_timeout.min(MAX_INTERVAL);
+        let call_timeout = settings.call_timeout.min(MAX_CALL_TIMEOUT);
         let heartbeat_interval = settings.heartbeat_interval.clamp(Duration::from_secs(1), MAX_INTERVAL);
         let mut charge_point = Self {
             settings,
@@ -152,11 +157,13 @@ impl ChargePoint {
             boot: Boot::default(),
             connection: None,
             heartbeat_interval,
+            call_timeout,
             ping_interval: Duration::ZERO,
             next_request: 0,
             events: VecDeque::new(),
         };
         charge_point.registry.put(HEARTBEAT_INTERVAL, Some(whole_seconds(heartbeat_interval)));
+        charge_point.registry.put(MESSAGE_TIMEOUT, Some(whole_seconds(call_timeout)));
         charge_point
     }
 
@@ -164,6 +171,7 @@ impl ChargePoint {
 
     /// A connection is up, protected in this way. It is a new one: what waited on an earlier one is dropped.
     pub fn handle_connected(&mut self, now: Instant, security: LinkSecurity) {
+        self.lose_calls();
         self.connection = Some(Connection::new(now, security));
         self.boot.connected(now, self.settings.boot_on_reconnect);
         self.send_due(now);
@@ -181,11 +189,12 @@ impl ChargePoint {
             Ok(Frame::Call { id, action, payload }) => self.handle_call(id, &action, payload),
             Ok(Frame::CallResult { id, payload }) => self.handle_result(now, &id, payload),
             Ok(Frame::CallError { id, code, description }) => {
-                let description: String = description.chars().take(MAX_QUOTED_CHARS).collect();
-                self.handle_failure(now, &id, &format!("the CSMS answered {code}: {description:?}"));
+                self.handle_failure(now, &id, &Failure::Refused { code, description: &description });
             }
             Err(ParseError::Call { id, code, reason }) => self.answer(id, Answer::error(code, reason)),
-            Err(ParseError::Answer { id, reason }) => self.handle_failure(now, &id, reason),
+            Err(ParseError::Answer { id, reason }) => {
+                self.handle_failure(now, &id, &Failure::Unreadable(reason));
+            }
             Err(ParseError::Unreadable(reason)) => {
                 tracing::warn!(reason, bytes = text.len(), "ocpp-message-ignored");
             }
@@ -193,16 +202,15 @@ impl ChargePoint {
         self.send_due(now);
     }
 
-    /// The connection is gone: answers that were due on it are dropped.
+    /// The connection is gone: answers that were due on it are dropped, and the embedder's CALLs are lost.
     pub fn handle_disconnected(&mut self, _now: Instant) {
+        self.lose_calls();
         self.connection = None;
     }
 
     /// The time of [`poll_timeout`](Self::poll_timeout) has come. Too early or too often does no harm.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if let Some(call) = self.connection.as_mut().and_then(|connection| connection.take_expired(now)) {
-            self.call_failed(now, call, "the CSMS didn't answer in time");
-        }
+        self.expire_call(now);
         self.send_due(now);
     }
 
@@ -224,7 +232,7 @@ impl ChargePoint {
     /// standard can't have, are ignored with a warning. No event comes of it.
     pub fn set_value(&mut self, key: &str, value: Option<String>) {
         self.registry.put(key, value);
-        for applied in [HEARTBEAT_INTERVAL, WEB_SOCKET_PING_INTERVAL] {
+        for applied in [HEARTBEAT_INTERVAL, MESSAGE_TIMEOUT, WEB_SOCKET_PING_INTERVAL] {
             if applied.eq_ignore_ascii_case(key) {
                 self.apply(applied);
             }
@@ -254,7 +262,7 @@ impl ChargePoint {
     /// When to call [`handle_timeout`](Self::handle_timeout); `None`: not before something else happens.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let connection = self.connection.as_ref()?;
-        connection.deadline().or_else(|| self.next_call(connection).map(|(_, due)| due))
+        self.call_deadline().or_else(|| self.next_due(connection))
     }
 
     // --- getters ---
@@ -266,8 +274,9 @@ impl ChargePoint {
 
     /// Whether it is the embedder that keeps us from taking texts: it has events to take, or changes to answer.
     pub fn is_embedder_busy(&self) -> bool {
-        // One text brings two events at most: BootStatus and Clock.
-        self.events.len() + 2 > MAX_EVENTS
+        // One text brings two events at most, BootStatus and Clock, besides outcomes of the embedder's CALLs,
+        // which have places of their own.
+        self.events.len() - self.untaken_outcomes() + 2 > MAX_EVENTS
             || self.connection.as_ref().is_some_and(Connection::is_embedder_busy)
     }
 
@@ -313,98 +322,6 @@ impl ChargePoint {
         }
     }
 
-    // --- our CALLs ---
-
-    /// The CALL to be made next, and when.
-    fn next_call(&self, connection: &Connection) -> Option<(Own, Instant)> {
-        if let Some(due) = self.boot.due() {
-            return Some((Own::BootNotification, due));
-        }
-        let due = connection.last_heartbeat + self.heartbeat_interval;
-        self.boot.is_accepted().then_some((Own::Heartbeat, due))
-    }
-
-    /// Makes the next CALL if it is due and none is outstanding.
-    fn send_due(&mut self, now: Instant) {
-        let Some(connection) = &self.connection else { return };
-        if connection.deadline().is_some() {
-            return;
-        }
-        let Some((call, due)) = self.next_call(connection) else { return };
-        if due > now {
-            return;
-        }
-        let payload = match call {
-            Own::BootNotification => raw(&boot::request(&self.settings.boot)),
-            Own::Heartbeat => raw(&HeartbeatRequest {}),
-        };
-        let id = self.new_id();
-        let Some(connection) = &mut self.connection else { return };
-        match call {
-            Own::BootNotification => self.boot.sent(),
-            Own::Heartbeat => connection.last_heartbeat = now,
-        }
-        connection.call(id, call, &payload, now + self.settings.call_timeout);
-    }
-
-    fn handle_result(&mut self, now: Instant, id: &MessageId, payload: &RawValue) {
-        match self.connection.as_mut().and_then(|connection| connection.take_answered(id)) {
-            Some(Own::BootNotification) => match boot::Answer::parse(payload) {
-                Ok(answer) => self.handle_boot(now, answer),
-                Err(reason) => self.call_failed(now, Own::BootNotification, reason),
-            },
-            Some(Own::Heartbeat) => {
-                if let Some(time) = boot::heartbeat_time(payload) {
-                    self.raise(Event::Clock(time));
-                }
-            }
-            None => tracing::debug!(?id, "ocpp-answer-unexpected"),
-        }
-    }
-
-    fn handle_failure(&mut self, now: Instant, id: &MessageId, reason: &str) {
-        match self.connection.as_mut().and_then(|connection| connection.take_answered(id)) {
-            Some(call) => self.call_failed(now, call, reason),
-            None => tracing::debug!(?id, "ocpp-answer-unexpected"),
-        }
-    }
-
-    fn call_failed(&mut self, now: Instant, call: Own, reason: &str) {
-        if call == Own::BootNotification {
-            let wait = self.boot.failed(now, self.settings.boot_retry, &mut self.rng);
-            tracing::warn!(reason, retry_in = wait.as_secs(), "ocpp-boot-unanswered");
-        } else {
-            tracing::warn!(action = call.action(), reason, "ocpp-call-failed");
-        }
-    }
-
-    /// OCPP 1.6 §4.2.
-    fn handle_boot(&mut self, now: Instant, answer: boot::Answer) {
-        let boot::Answer { status, interval, time } = answer;
-        let retry_in = match status {
-            RegistrationStatus::Accepted => None,
-            RegistrationStatus::Pending | RegistrationStatus::Rejected => {
-                Some(interval.unwrap_or(self.settings.boot_retry))
-            }
-        };
-        tracing::info!(?status, interval = interval.map(|interval| interval.as_secs()), "ocpp-boot");
-        self.boot.answered(now, status.clone(), retry_in);
-        if let Some(connection) = &mut self.connection {
-            connection.last_heartbeat = now;
-        }
-        if status == RegistrationStatus::Rejected {
-            self.silence();
-        }
-        if let Some(interval) = interval.filter(|_| status == RegistrationStatus::Accepted) {
-            self.heartbeat_interval = interval;
-            self.registry.put(HEARTBEAT_INTERVAL, Some(whole_seconds(interval)));
-        }
-        self.raise(Event::BootStatus { status, retry_in });
-        if let Some(time) = time {
-            self.raise(Event::Clock(time));
-        }
-    }
-
     /// Nothing may be sent or opened from now on, not even what was asked for before.
     fn silence(&mut self) {
         self.events.retain(|event| !matches!(event, Event::ChangeConfiguration { .. }));
@@ -420,6 +337,7 @@ impl ChargePoint {
         let seconds = self.registry.value(key).and_then(|value| value.parse().ok()).map(Duration::from_secs);
         match key {
             HEARTBEAT_INTERVAL => self.heartbeat_interval = seconds.unwrap_or(self.heartbeat_interval),
+            MESSAGE_TIMEOUT => self.call_timeout = seconds.unwrap_or(self.call_timeout),
             WEB_SOCKET_PING_INTERVAL => self.ping_interval = seconds.unwrap_or(self.ping_interval),
             _ => {}
         }
@@ -439,12 +357,6 @@ impl ChargePoint {
             uuid::Builder::from_random_bytes(bytes).into_uuid().hyphenated().encode_lower(&mut buffer),
         )
     }
-}
-
-/// The payload of a CALL of ours. Our types can always be written; if one couldn't, the CSMS would refuse
-/// the empty payload, and the CALL count as failed.
-fn raw(payload: &impl Serialize) -> Box<RawValue> {
-    to_raw_value(payload).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 
 fn whole_seconds(interval: Duration) -> String {

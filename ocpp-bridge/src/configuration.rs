@@ -15,6 +15,9 @@ use standard::{STANDARD, Standard};
 /// The standard's key for the heartbeat interval, in seconds.
 pub const HEARTBEAT_INTERVAL: &str = "HeartbeatInterval";
 
+/// The key for how long an answer to a CALL is waited for, in seconds (OCPP 1.6 edition 2 errata 3.82).
+pub const MESSAGE_TIMEOUT: &str = "MessageTimeout";
+
 /// The standard's key for the interval of WebSocket pings, in seconds; 0 switches them off.
 pub const WEB_SOCKET_PING_INTERVAL: &str = "WebSocketPingInterval";
 

@@ -148,9 +148,7 @@ impl<'a> Frame<'a> {
     /// Writes the text that [`parse`](Self::parse) reads.
     pub fn encode(&self) -> String {
         match self {
-            Self::Call { id, action, payload } => {
-                format!("[2,{},{},{payload}]", quoted(id.as_str()), quoted(action))
-            }
+            Self::Call { id, action, payload } => encode_call(id, action, payload),
             Self::CallResult { id, payload } => format!("[3,{},{payload}]", quoted(id.as_str())),
             Self::CallError { id, code, description } => {
                 let description: String = description.chars().take(MAX_DESCRIPTION_CHARS).collect();
@@ -158,6 +156,11 @@ impl<'a> Frame<'a> {
             }
         }
     }
+}
+
+/// Writes a CALL of ours, whose action is of any length.
+pub(crate) fn encode_call(id: &MessageId, action: &str, payload: &RawValue) -> String {
+    format!("[2,{},{},{payload}]", quoted(id.as_str()), quoted(action))
 }
 
 fn formation(id: MessageId, reason: &'static str) -> ParseError {

@@ -54,7 +54,7 @@ pub mod limits;
 pub mod link;
 pub mod security;
 
-pub use charge_point::{BootInfo, ChargePoint, Event, RequestId, Settings};
+pub use charge_point::{BootInfo, Call, CallId, ChargePoint, Event, Full, Outcome, RequestId, Settings};
 pub use configuration::{Access, Registry};
 pub use link::{Backoff, Command, LinkSettings, LinkState, LinkStatus, Url};
 pub use rust_ocpp::v1_6::types::{ConfigurationStatus, RegistrationStatus};

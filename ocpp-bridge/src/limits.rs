@@ -74,14 +74,25 @@ pub const MAX_LIST_ITEMS: usize = 50;
 /// The embedder's answers and the one CALL of ours may come on top.
 pub const MAX_OUTBOX: usize = 16;
 
-/// How many events wait for the embedder. While that many wait, nothing is read.
+/// How many events wait for the embedder. While that many wait, nothing is read. The outcomes of its own CALLs may
+/// come on top: at most [`MAX_CALLS`] of them.
 pub const MAX_EVENTS: usize = 16;
+
+/// How many CALLs of the embedder may be under way: waiting, unanswered, or with an outcome that it hasn't taken.
+pub const MAX_CALLS: usize = 16;
+
+/// The longest answer to a CALL of the embedder, in bytes: what is longer counts as unreadable, lest answers that wait
+/// take [`MAX_CALLS`] times [`MAX_MESSAGE_BYTES`]. The longest of the standard has a few dozen.
+pub const MAX_RESULT_BYTES: usize = 8 * 1024;
 
 /// How many ChangeConfiguration requests wait for the embedder's answer. While that many wait, nothing is read.
 pub const MAX_PENDING_ANSWERS: usize = 8;
 
-/// How long an answer to a CALL of ours is waited for: the default of the key `MessageTimeout` in the field.
+/// How long an answer to a CALL of ours is waited for: the default of the key `MessageTimeout`.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The longest `MessageTimeout`: nothing else may be asked while an answer is waited for.
+pub const MAX_CALL_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// The heartbeat interval where the CSMS leaves the choice to us: four an hour cost little mobile data.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(900);

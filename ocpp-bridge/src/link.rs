@@ -32,7 +32,7 @@ use self::{
     status::Publisher,
 };
 use crate::{
-    ChargePoint, ConfigurationStatus, Event, RegistrationStatus, RequestId,
+    Call, CallId, ChargePoint, ConfigurationStatus, Event, Full, Outcome, RegistrationStatus, RequestId,
     limits::{PING_INTERVAL, PONG_TIMEOUT, STABLE_AFTER},
     security::{Credentials, LinkSecurity, TlsSettings},
 };
@@ -76,6 +76,9 @@ pub enum Command {
         /// The answer.
         status: ConfigurationStatus,
     },
+    /// See [`ChargePoint::call`]. One for which there is no place is lost; while the embedder doesn't take that
+    /// event, no other command is looked at.
+    Call(Call),
 }
 
 /// What has failed: the try to connect, or the connection.
@@ -94,6 +97,8 @@ struct Driver {
     commands: mpsc::Receiver<Command>,
     publisher: Publisher,
     rng: fastrand::Rng,
+    /// A CALL of the embedder that had no place, until it has been told.
+    surplus: Option<CallId>,
     /// The index of the URL that worked last.
     last_good: usize,
     /// What was logged last about each URL, so that a thousand equal failures make one line.
@@ -116,8 +121,17 @@ pub async fn run(
     let publisher = Publisher::new(status);
     let rng = fastrand::Rng::new();
     let logged = vec![None; settings.urls.len()];
-    let mut driver =
-        Driver { settings, charge_point, events, commands, publisher, rng, last_good: 0, logged };
+    let mut driver = Driver {
+        settings,
+        charge_point,
+        events,
+        commands,
+        publisher,
+        rng,
+        surplus: None,
+        last_good: 0,
+        logged,
+    };
     let Err(Shutdown) = driver.run().await;
 }
 
@@ -224,9 +238,11 @@ impl Driver {
                         Input::Ended(ending) => return Ok(ending),
                     }
                 }
-                command = self.commands.recv() => obey(command, &mut self.charge_point)?,
-                permit = self.events.reserve(), if self.charge_point.has_event() => {
-                    deliver(permit, &mut self.charge_point);
+                command = self.commands.recv(), if self.surplus.is_none() => {
+                    self.surplus = obey(command, &mut self.charge_point)?;
+                }
+                permit = self.events.reserve(), if self.surplus.is_some() || self.charge_point.has_event() => {
+                    deliver(permit, &mut self.surplus, &mut self.charge_point);
                 }
                 () = timer, if due.is_some() => {
                     self.charge_point.handle_timeout(now());
@@ -244,9 +260,11 @@ impl Driver {
         loop {
             tokio::select! {
                 done = &mut work => return Ok(done),
-                command = self.commands.recv() => obey(command, &mut self.charge_point)?,
-                permit = self.events.reserve(), if self.charge_point.has_event() => {
-                    deliver(permit, &mut self.charge_point);
+                command = self.commands.recv(), if self.surplus.is_none() => {
+                    self.surplus = obey(command, &mut self.charge_point)?;
+                }
+                permit = self.events.reserve(), if self.surplus.is_some() || self.charge_point.has_event() => {
+                    deliver(permit, &mut self.surplus, &mut self.charge_point);
                 }
             }
         }
@@ -290,20 +308,27 @@ async fn changed(network: &mut Option<watch::Receiver<()>>) {
     }
 }
 
-fn obey(command: Option<Command>, charge_point: &mut ChargePoint) -> Result<(), Shutdown> {
+/// Carries a command out. A CALL for which there is no place is handed back.
+fn obey(command: Option<Command>, charge_point: &mut ChargePoint) -> Result<Option<CallId>, Shutdown> {
     match command.ok_or(Shutdown)? {
         Command::SetValue { key, value } => charge_point.set_value(&key, value),
         Command::AnswerChange { request, status } => charge_point.answer_change(request, status),
+        Command::Call(call) => {
+            let id = call.id;
+            return Ok(charge_point.call(now(), call).err().map(|Full| id));
+        }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Hands one event to the embedder, if that still listens.
 fn deliver(
     permit: Result<mpsc::Permit<'_, Event>, mpsc::error::SendError<()>>,
+    surplus: &mut Option<CallId>,
     charge_point: &mut ChargePoint,
 ) {
-    if let (Some(event), Ok(permit)) = (charge_point.poll_event(), permit) {
+    let lost = surplus.take().map(|id| Event::Called { id, outcome: Outcome::Lost });
+    if let (Some(event), Ok(permit)) = (lost.or_else(|| charge_point.poll_event()), permit) {
         permit.send(event);
     }
 }

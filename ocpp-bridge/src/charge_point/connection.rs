@@ -1,51 +1,36 @@
-//! What lives no longer than one connection: the outbox, our outstanding CALL, and the requests that the
-//! embedder has yet to answer. Ids of an earlier connection are unknown here, so late answers find nothing.
+//! What lives no longer than one connection: the frames that wait to be sent, our CALLs, and the requests that
+//! the embedder has yet to answer. Ids of an earlier connection are unknown here, so late answers find nothing.
 
 use std::{collections::VecDeque, time::Instant};
 
 use serde_json::value::RawValue;
 
-use super::{RequestId, dispatch::Answer};
+use super::{CallId, RequestId, dispatch::Answer, outbox::Waiting, own::Own};
 use crate::{
-    frame::{Action, Frame, MessageId},
+    frame::{Frame, MessageId, encode_call},
     limits::{MAX_OUTBOX, MAX_PENDING_ANSWERS},
     security::LinkSecurity,
 };
-
-/// The CALLs that we make.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Own {
-    BootNotification,
-    Heartbeat,
-}
 
 /// The one CALL that may wait for its answer (OCPP-J 1.6 §4.1.1).
 #[derive(Debug)]
 struct Outstanding {
     id: MessageId,
     call: Own,
-    deadline: Instant,
+    since: Instant,
 }
 
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) security: LinkSecurity,
+    pub(super) opened: Instant,
     /// When the last Heartbeat was sent, or when the time for the first one began to run.
     pub(super) last_heartbeat: Instant,
-    outbox: VecDeque<String>,
+    /// The embedder's CALLs that wait for their turn.
+    pub(super) waiting: Waiting,
+    frames: VecDeque<String>,
     outstanding: Option<Outstanding>,
     pending: heapless::Vec<(RequestId, MessageId), MAX_PENDING_ANSWERS>,
-}
-
-// === impl Own ===
-
-impl Own {
-    pub(super) fn action(self) -> &'static str {
-        match self {
-            Self::BootNotification => "BootNotification",
-            Self::Heartbeat => "Heartbeat",
-        }
-    }
 }
 
 // === impl Connection ===
@@ -54,17 +39,19 @@ impl Connection {
     pub(super) fn new(now: Instant, security: LinkSecurity) -> Self {
         Self {
             security,
+            opened: now,
             last_heartbeat: now,
-            outbox: VecDeque::new(),
+            waiting: Waiting::new(),
+            frames: VecDeque::new(),
             outstanding: None,
             pending: heapless::Vec::new(),
         }
     }
 
     /// Whether there is room for one more answer. Those to pending requests and the one CALL of ours come on
-    /// top of the outbox's bound.
+    /// top of the bound.
     pub(super) fn has_room(&self) -> bool {
-        self.outbox.len() < MAX_OUTBOX
+        self.frames.len() < MAX_OUTBOX
     }
 
     /// Whether the embedder has as many requests to answer as may be.
@@ -73,26 +60,35 @@ impl Connection {
     }
 
     pub(super) fn next_frame(&mut self) -> Option<String> {
-        self.outbox.pop_front()
+        self.frames.pop_front()
     }
 
     /// Nothing may be sent from now on, not even what is waiting to be.
     pub(super) fn silence(&mut self) {
-        self.outbox.clear();
+        self.frames.clear();
         self.pending.clear();
     }
 
-    // --- our CALL ---
+    // --- our CALLs ---
 
-    pub(super) fn call(&mut self, id: MessageId, call: Own, payload: &RawValue, deadline: Instant) {
-        let action = Action::try_from(call.action()).unwrap_or_default();
-        self.outbox.push_back(Frame::Call { id: id.clone(), action, payload }.encode());
-        self.outstanding = Some(Outstanding { id, call, deadline });
+    pub(super) fn call(&mut self, now: Instant, id: MessageId, call: Own, action: &str, payload: &RawValue) {
+        self.frames.push_back(encode_call(&id, action, payload));
+        self.outstanding = Some(Outstanding { id, call, since: now });
     }
 
-    /// When our outstanding CALL, if there is one, counts as unanswered.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        self.outstanding.as_ref().map(|outstanding| outstanding.deadline)
+    pub(super) fn is_calling(&self) -> bool {
+        self.outstanding.is_some()
+    }
+
+    /// How many CALLs of the embedder have come to no end yet.
+    pub(super) fn calls(&self) -> usize {
+        let outstanding = self.outstanding.as_ref().is_some_and(|it| matches!(it.call, Own::Embedder(_)));
+        self.waiting.len() + usize::from(outstanding)
+    }
+
+    /// When our outstanding CALL was made.
+    pub(super) fn called_at(&self) -> Option<Instant> {
+        self.outstanding.as_ref().map(|outstanding| outstanding.since)
     }
 
     /// The CALL that an answer with this id belongs to; it is outstanding no more.
@@ -101,10 +97,15 @@ impl Connection {
     }
 
     /// The CALL that has waited too long; it is outstanding no more.
-    pub(super) fn take_expired(&mut self, now: Instant) -> Option<Own> {
-        self.outstanding
-            .take_if(|outstanding| outstanding.deadline <= now)
-            .map(|outstanding| outstanding.call)
+    pub(super) fn take_expired(&mut self) -> Option<Own> {
+        self.outstanding.take().map(|outstanding| outstanding.call)
+    }
+
+    /// The outstanding CALL if it is the embedder's; it is outstanding no more.
+    pub(super) fn take_embedders(&mut self) -> Option<CallId> {
+        let Own::Embedder(id) = self.outstanding.as_ref()?.call else { return None };
+        self.outstanding = None;
+        Some(id)
     }
 
     // --- the CSMS's CALLs ---
@@ -116,7 +117,7 @@ impl Connection {
                 Frame::CallError { id, code: refusal.code, description: refusal.reason.into() }.encode()
             }
         };
-        self.outbox.push_back(text);
+        self.frames.push_back(text);
     }
 
     /// Keeps a request until the embedder answers it; [`is_embedder_busy`](Self::is_embedder_busy) was asked

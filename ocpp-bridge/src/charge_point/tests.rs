@@ -3,6 +3,7 @@
 mod booting;
 mod calls;
 mod keys;
+mod outbox;
 mod properties;
 
 use serde_json::{Value, json};
@@ -110,6 +111,21 @@ impl World {
 
     fn change(&mut self, id: &str, key: &str, value: &str) {
         self.receive(&json!([2, id, "ChangeConfiguration", {"key": key, "value": value}]));
+    }
+
+    /// The embedder asks for a CALL with this number.
+    fn call(&mut self, number: u64) -> Result<(), Full> {
+        let payload = serde_json::value::to_raw_value(&json!({"number": number})).unwrap();
+        self.charge_point.call(self.now, Call { id: CallId(number), action: "DataTransfer", payload })
+    }
+
+    /// What became of the embedder's CALLs since it was last asked; other events are dropped.
+    fn outcomes(&mut self) -> Vec<(u64, Outcome)> {
+        let outcome = |event| match event {
+            Event::Called { id, outcome } => Some((id.0, outcome)),
+            _ => None,
+        };
+        self.events().into_iter().filter_map(outcome).collect()
     }
 
     /// The request that the embedder was asked about, and the wanted value.

@@ -6,8 +6,8 @@ use serde::{
     de::{IntoDeserializer, value::Error},
 };
 
-use super::{HEARTBEAT_INTERVAL, WEB_SOCKET_PING_INTERVAL};
-use crate::limits::{MAX_INTERVAL, MAX_LIST_ITEMS};
+use super::{HEARTBEAT_INTERVAL, MESSAGE_TIMEOUT, WEB_SOCKET_PING_INTERVAL};
+use crate::limits::{MAX_CALL_TIMEOUT, MAX_INTERVAL, MAX_LIST_ITEMS};
 
 /// One key of the standard.
 #[derive(Debug)]
@@ -34,9 +34,9 @@ pub(super) enum Kind {
     Profiles,
 }
 
-/// The 21 required keys of the Core profile, and `WebSocketPingInterval`.
+/// The 21 required keys of the Core profile, and two that concern the link.
 #[rustfmt::skip]
-pub(super) static STANDARD: [Standard; 22] = [
+pub(super) static STANDARD: [Standard; 23] = [
     read_write("AuthorizeRemoteTxRequests", Kind::Boolean, Some("false")),
     read_write("ClockAlignedDataInterval", SECONDS, Some("0")),
     read_write("ConnectionTimeOut", SECONDS, Some("60")),
@@ -45,6 +45,7 @@ pub(super) static STANDARD: [Standard; 22] = [
     read_write(HEARTBEAT_INTERVAL, INTERVAL, None),
     read_write("LocalAuthorizeOffline", Kind::Boolean, Some("false")),
     read_write("LocalPreAuthorize", Kind::Boolean, Some("false")),
+    read_write(MESSAGE_TIMEOUT, Kind::Integer { min: 1, max: LONGEST_CALL_TIMEOUT }, None),
     read_write("MeterValuesAlignedData", Kind::Measurands, Some("")),
     read_write("MeterValuesSampledData", Kind::Measurands, Some("Energy.Active.Import.Register")),
     read_write("MeterValueSampleInterval", SECONDS, Some("0")),
@@ -63,6 +64,9 @@ pub(super) static STANDARD: [Standard; 22] = [
 
 #[expect(clippy::cast_possible_truncation, reason = "a week has fewer than 2^32 seconds")]
 const LONGEST_INTERVAL: u32 = MAX_INTERVAL.as_secs() as u32;
+
+#[expect(clippy::cast_possible_truncation, reason = "ten minutes have fewer than 2^32 seconds")]
+const LONGEST_CALL_TIMEOUT: u32 = MAX_CALL_TIMEOUT.as_secs() as u32;
 
 /// A time that is sent every so many seconds: never 0, which would be all the time.
 const INTERVAL: Kind = Kind::Integer { min: 1, max: LONGEST_INTERVAL };

@@ -43,7 +43,7 @@ fn every_required_key_is_there_with_its_access() {
         assert_eq!(found.readonly, readonly, "{key}");
         assert!(found.value.is_some() || key == HEARTBEAT_INTERVAL, "{key}");
     }
-    assert_eq!(keys(&all).len(), CORE.len() + 1);
+    assert_eq!(keys(&all).len(), CORE.len() + 2);
     assert_eq!(registry.value("numberofconnectors"), Some("2"));
     assert_eq!(registry.value("SupportedFeatureProfiles"), Some("Core"));
     assert_eq!(registry.value("GetConfigurationMaxKeys"), Some("100"));

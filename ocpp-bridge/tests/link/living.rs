@@ -1,7 +1,10 @@
 use std::time::Instant;
 
 use futures_util::{SinkExt, StreamExt};
-use ocpp_bridge::{ConfigurationStatus, LinkSecurity, RegistrationStatus, limits};
+use ocpp_bridge::{
+    Call, CallId, ConfigurationStatus, LinkSecurity, Outcome, RegistrationStatus,
+    limits::{self, MAX_CALLS},
+};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::{
     Message,
@@ -319,4 +322,35 @@ async fn shutdown_is_immediate_in_a_handshake_and_in_back_off() {
 #[tokio::test]
 async fn states_are_printed_in_lower_case() {
     assert_eq!(format!("{:>10}|{}", LinkState::Accepted, LinkState::Backoff), "  accepted|backoff");
+}
+
+#[tokio::test]
+async fn calls_of_the_embedder_are_sent_and_their_outcomes_come_back() {
+    let csms = Csms::start().await;
+    let mut agent = Agent::start(settings(&csms.url));
+    let mut peer = csms.accept_boot().await;
+    agent.until_state(LinkState::Accepted).await;
+    let call = |number: u64| {
+        let payload = serde_json::value::to_raw_value(&json!({"vendorId": "x"})).unwrap();
+        Command::Call(Call { id: CallId(number), action: "DataTransfer", payload })
+    };
+    // More than there is place for, and a command behind them.
+    let count = MAX_CALLS as u64 + 3;
+    for number in 0..count {
+        agent.command(call(number)).await;
+    }
+    let first = peer.receive().await;
+    assert_eq!(first[2], "DataTransfer");
+    peer.send(json!([3, first[1], {"status": "Accepted"}])).await;
+    peer.receive().await;
+    peer.socket.close(None).await.unwrap();
+
+    let mut outcomes = std::collections::BTreeMap::new();
+    while outcomes.len() < count as usize {
+        if let Event::Called { id, outcome } = agent.event().await {
+            assert!(outcomes.insert(id.0, outcome).is_none(), "{id:?} has two outcomes");
+        }
+    }
+    assert!(matches!(&outcomes[&0], Outcome::Result(payload) if payload.get() == r#"{"status":"Accepted"}"#));
+    assert!(outcomes.range(1..).all(|(_, outcome)| *outcome == Outcome::Lost), "{outcomes:?}");
 }
