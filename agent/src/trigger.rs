@@ -9,8 +9,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use ocpp_bridge::{
-    Access, AuthorizationKey, BootInfo, ChargePoint, Command, ConfigurationStatus, Credentials, Event,
-    LinkSettings, LinkStatus, Registry, RequestId, TlsSettings,
+    Access, AuthorizationKey, BootInfo, ChargePoint, Command, ConfigurationStatus, Credentials,
+    DataTransferStatus, Event, LinkSettings, LinkStatus, Registry, RequestId, TlsSettings,
 };
 use reverse_tunnel::{Destination, DeviceKeys, Identity, Reason};
 use tokio::sync::{mpsc, watch};
@@ -194,6 +194,14 @@ impl Trigger {
                     Some(Event::ConfigurationChanged { key, value }) => {
                         tracing::info!(key, value, "configuration-changed");
                     }
+                    // None was registered; what isn't answered would wait for ever.
+                    Some(Event::DataTransfer { request, .. }) => {
+                        let status = DataTransferStatus::UnknownVendorId;
+                        let answer = Command::AnswerTransfer { request, status, data: None };
+                        let _ = self.commands.send(answer).await;
+                    }
+                    // The link begins anew by itself; tunnels stay.
+                    Some(Event::Reset { hard }) => tracing::info!(hard, "reset-requested"),
                     Some(Event::BootStatus { .. } | Event::Clock(_) | Event::Called { .. }) => {}
                     None => return,
                 },

@@ -7,20 +7,35 @@
 mod boot;
 mod connection;
 mod dispatch;
+mod event;
 mod outbox;
 mod own;
 mod payload;
+mod reset;
+mod station;
+mod transfer;
+mod trigger;
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     time::{Duration, Instant},
 };
 
-use chrono::{DateTime, Utc};
+use rust_ocpp::v1_6::messages::change_configuration::ChangeConfigurationResponse;
 use serde_json::value::RawValue;
 
-pub use self::outbox::{Call, CallId, Full, Outcome};
-use self::{boot::Boot, connection::Connection, dispatch::Answer, own::Failure};
+use self::{
+    boot::Boot,
+    connection::{Asked, Connection},
+    dispatch::Answer,
+    own::Failure,
+};
+pub use self::{
+    event::{Event, RequestId},
+    outbox::{Call, CallId, Full, Outcome},
+    transfer::Vendor,
+    trigger::Report,
+};
 use crate::{
     ConfigurationStatus, RegistrationStatus,
     configuration::{HEARTBEAT_INTERVAL, MESSAGE_TIMEOUT, Registry, WEB_SOCKET_PING_INTERVAL},
@@ -57,55 +72,14 @@ pub struct Settings {
     pub boot_retry: Duration,
     /// How long an answer to a CALL of ours is waited for, until the key `MessageTimeout` is set.
     pub call_timeout: Duration,
-}
-
-/// Names one ChangeConfiguration request that the embedder is to answer. Never used twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RequestId(u64);
-
-/// What the embedder gets to know.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Event {
-    /// The CSMS wants a key of the embedder changed. To be answered by [`ChargePoint::answer_change`].
-    ChangeConfiguration {
-        /// To be named in the answer.
-        request: RequestId,
-        /// The key, as it was registered.
-        key: String,
-        /// The wanted value: at most 500 characters, otherwise anything.
-        value: String,
-        /// What protects the link over which the request came.
-        security: LinkSecurity,
-    },
-    /// The CSMS answered BootNotification.
-    BootStatus {
-        /// Its answer.
-        status: RegistrationStatus,
-        /// When BootNotification is sent again; `None` once accepted.
-        retry_in: Option<Duration>,
-    },
-    /// The CSMS's time.
-    Clock(DateTime<Utc>),
-    /// A key of the standard has a new value.
-    ConfigurationChanged {
-        /// The key, in the standard's spelling.
-        key: String,
-        /// Its value, in the standard's spelling.
-        value: String,
-    },
-    /// What became of a CALL of the embedder.
-    Called {
-        /// Which one.
-        id: CallId,
-        /// What became of it.
-        outcome: Outcome,
-    },
+    /// The DataTransfers of the CSMS that are put to the embedder; others are answered `UnknownVendorId` or
+    /// `UnknownMessageId`.
+    pub vendors: Vec<Vendor>,
 }
 
 /// The charge point side of OCPP 1.6J.
 ///
-/// Feed it with the `handle_*` functions, [`answer_change`](Self::answer_change), [`call`](Self::call) and
-/// [`set_value`](Self::set_value), in the order in which things happen. After any of them, ask
+/// Feed it with the `handle_*`, `answer_*` and `set_*` functions and [`call`](Self::call), in the order in which things happen. After any of them, ask
 /// [`poll_transmit`](Self::poll_transmit) and [`poll_event`](Self::poll_event) until they have nothing left,
 /// and [`poll_timeout`](Self::poll_timeout) for when to come back. While
 /// [`wants_text`](Self::wants_text) says no, keep texts back.
@@ -121,6 +95,10 @@ pub struct ChargePoint {
     call_timeout: Duration,
     /// Zero: no pings.
     ping_interval: Duration,
+    /// The connector whose status is told next; `None` once all have been since the CSMS accepted us.
+    unannounced: Option<u32>,
+    /// What can be triggered of the embedder.
+    reports: BTreeMap<Report, Box<RawValue>>,
     next_request: u64,
     events: VecDeque<Event>,
 }
@@ -136,6 +114,7 @@ impl Settings {
             heartbeat_interval: limits::HEARTBEAT_INTERVAL,
             boot_retry: limits::BOOT_RETRY_MIN,
             call_timeout: limits::CALL_TIMEOUT,
+            vendors: Vec::new(),
         }
     }
 }
@@ -143,7 +122,8 @@ impl Settings {
 // === impl ChargePoint ===
 
 impl ChargePoint {
-    /// A charge point that isn't connected yet. `rng` makes the ids of CALLs, and the jitter of waits.
+    /// A charge point that isn't connected yet. Values that were restored in `registry` win over those of `settings`. `rng`
+    /// makes the ids of CALLs, and the jitter of waits.
     ///
     /// Times of `settings` above [`MAX_INTERVAL`] ([`MAX_CALL_TIMEOUT`]) are taken as that.
     pub fn new(mut settings: Settings, registry: Registry, rng: fastrand::Rng) -> Self {
@@ -159,11 +139,18 @@ impl ChargePoint {
             heartbeat_interval,
             call_timeout,
             ping_interval: Duration::ZERO,
+            unannounced: None,
+            reports: BTreeMap::new(),
             next_request: 0,
             events: VecDeque::new(),
         };
-        charge_point.registry.put(HEARTBEAT_INTERVAL, Some(whole_seconds(heartbeat_interval)));
-        charge_point.registry.put(MESSAGE_TIMEOUT, Some(whole_seconds(call_timeout)));
+        for (key, preset) in [(HEARTBEAT_INTERVAL, heartbeat_interval), (MESSAGE_TIMEOUT, call_timeout)] {
+            match charge_point.registry.value(key) {
+                Some(_) => charge_point.apply(key),
+                None => charge_point.registry.put(key, Some(whole_seconds(preset))),
+            }
+        }
+        charge_point.apply(WEB_SOCKET_PING_INTERVAL);
         charge_point
     }
 
@@ -219,11 +206,7 @@ impl ChargePoint {
     /// If the connection that brought the request is gone, or the CSMS has rejected us since, the answer is
     /// dropped.
     pub fn answer_change(&mut self, request: RequestId, status: ConfigurationStatus) {
-        let Some(id) = self.connection.as_mut().and_then(|connection| connection.take_kept(request)) else {
-            tracing::debug!("ocpp-answer-dropped");
-            return;
-        };
-        self.answer(id, Answer::change(status));
+        self.answer_asked(request, Asked::Change, Answer::of(&ChangeConfigurationResponse { status }));
     }
 
     /// Sets the value that GetConfiguration shows for a key, the standard's and read-only ones included.
@@ -269,7 +252,9 @@ impl ChargePoint {
 
     /// Whether there is room for what another text may bring.
     pub fn wants_text(&self) -> bool {
-        !self.is_embedder_busy() && self.connection.as_ref().is_some_and(Connection::has_room)
+        !self.is_embedder_busy()
+            && !self.is_resetting()
+            && self.connection.as_ref().is_some_and(Connection::has_room)
     }
 
     /// Whether it is the embedder that keeps us from taking texts: it has events to take, or changes to answer.
@@ -308,8 +293,27 @@ impl ChargePoint {
             return;
         }
         tracing::debug!(action, "ocpp-call");
-        if let Some(answer) = dispatch::serve(self, &id, action, payload) {
-            self.answer(id, answer);
+        match dispatch::serve(self, &id, action, payload) {
+            Ok(Some(answer)) => self.answer(id, answer),
+            Ok(None) => {}
+            Err(refusal) => self.answer(id, Answer::Error(refusal)),
+        }
+    }
+
+    /// Keeps a request for the embedder. [`wants_text`](Self::wants_text) has kept a place for it.
+    fn ask(&mut self, id: &MessageId, asked: Asked) -> Option<(RequestId, LinkSecurity)> {
+        let connection = self.connection.as_mut()?;
+        let request = RequestId(self.next_request);
+        self.next_request += 1;
+        connection.keep(request, asked, id.clone());
+        Some((request, connection.security))
+    }
+
+    /// The embedder's answer; dropped if nobody waits for it any more.
+    fn answer_asked(&mut self, request: RequestId, asked: Asked, answer: Answer) {
+        match self.connection.as_mut().and_then(|connection| connection.take_kept(request, asked)) {
+            Some(id) => self.answer(id, answer),
+            None => tracing::debug!("ocpp-answer-dropped"),
         }
     }
 
@@ -324,7 +328,7 @@ impl ChargePoint {
 
     /// Nothing may be sent or opened from now on, not even what was asked for before.
     fn silence(&mut self) {
-        self.events.retain(|event| !matches!(event, Event::ChangeConfiguration { .. }));
+        self.events.retain(|event| !event.is_request());
         if let Some(connection) = &mut self.connection {
             connection.silence();
         }

@@ -9,7 +9,7 @@ use std::{borrow::Cow, fmt};
 
 use rust_ocpp::v1_6::{messages::get_configuration::GetConfigurationResponse, types::KeyValue};
 
-use crate::limits::{MAX_KEY_CHARS, MAX_KEYS, MAX_REQUESTED_KEYS, MAX_VALUE_CHARS};
+use crate::limits::{MAX_CONNECTORS, MAX_KEY_CHARS, MAX_KEYS, MAX_REQUESTED_KEYS, MAX_VALUE_CHARS};
 use standard::{STANDARD, Standard};
 
 /// The standard's key for the heartbeat interval, in seconds.
@@ -17,6 +17,9 @@ pub const HEARTBEAT_INTERVAL: &str = "HeartbeatInterval";
 
 /// The key for how long an answer to a CALL is waited for, in seconds (OCPP 1.6 edition 2 errata 3.82).
 pub const MESSAGE_TIMEOUT: &str = "MessageTimeout";
+
+/// The standard's key for the number of connectors.
+pub const NUMBER_OF_CONNECTORS: &str = "NumberOfConnectors";
 
 /// The standard's key for the interval of WebSocket pings, in seconds; 0 switches them off.
 pub const WEB_SOCKET_PING_INTERVAL: &str = "WebSocketPingInterval";
@@ -79,7 +82,8 @@ enum Owner {
 // === impl Registry ===
 
 impl Registry {
-    /// The standard's keys with their defaults, for a charge point with so many connectors.
+    /// The standard's keys with their defaults, for a charge point with so many connectors, at most
+    /// [`MAX_CONNECTORS`].
     pub fn new(connectors: u32) -> Self {
         let entries = STANDARD
             .iter()
@@ -90,7 +94,7 @@ impl Registry {
             })
             .collect();
         let mut registry = Self { entries };
-        registry.put("NumberOfConnectors", Some(connectors.to_string()));
+        registry.put(NUMBER_OF_CONNECTORS, Some(connectors.min(MAX_CONNECTORS).to_string()));
         registry.put("GetConfigurationMaxKeys", Some(MAX_REQUESTED_KEYS.to_string()));
         registry
     }
@@ -115,9 +119,29 @@ impl Registry {
         Ok(())
     }
 
+    /// Sets a key of the standard to what the CSMS has set it to earlier, told by
+    /// [`Event::ConfigurationChanged`](crate::Event::ConfigurationChanged).
+    ///
+    /// # Errors
+    /// Why the CSMS couldn't set it so now. The value stays as it was.
+    pub fn restore(&mut self, key: &str, value: &str) -> Result<(), &'static str> {
+        match self.change(key, value) {
+            Change::Unchanged | Change::Changed { .. } => Ok(()),
+            Change::Unknown => Err("there is no such key"),
+            Change::Ask { .. } => Err("the key isn't one of the standard's"),
+            Change::Refused(reason) => Err(reason),
+        }
+    }
+
     /// The value of a key, if the key is known and has one. Case doesn't matter.
     pub fn value(&self, key: &str) -> Option<&str> {
         self.entries.get(self.find(key)?)?.value.as_deref()
+    }
+
+    /// How many connectors there are; 0 is none of them.
+    pub(crate) fn connectors(&self) -> u32 {
+        let value = self.value(NUMBER_OF_CONNECTORS).and_then(|value| value.parse::<u32>().ok());
+        value.unwrap_or_default().min(MAX_CONNECTORS)
     }
 
     /// Sets the value of any key, read-only ones included, without asking anybody.

@@ -54,8 +54,10 @@ pub mod limits;
 pub mod link;
 pub mod security;
 
-pub use charge_point::{BootInfo, Call, CallId, ChargePoint, Event, Full, Outcome, RequestId, Settings};
+pub use charge_point::{
+    BootInfo, Call, CallId, ChargePoint, Event, Full, Outcome, Report, RequestId, Settings, Vendor,
+};
 pub use configuration::{Access, Registry};
 pub use link::{Backoff, Command, LinkSettings, LinkState, LinkStatus, Url};
-pub use rust_ocpp::v1_6::types::{ConfigurationStatus, RegistrationStatus};
+pub use rust_ocpp::v1_6::types::{ConfigurationStatus, DataTransferStatus, RegistrationStatus};
 pub use security::{AuthorizationKey, Credentials, LinkSecurity, TlsSettings};

@@ -85,7 +85,26 @@ pub const MAX_CALLS: usize = 16;
 /// take [`MAX_CALLS`] times [`MAX_MESSAGE_BYTES`]. The longest of the standard has a few dozen.
 pub const MAX_RESULT_BYTES: usize = 8 * 1024;
 
-/// How many ChangeConfiguration requests wait for the embedder's answer. While that many wait, nothing is read.
+/// How many triggered messages wait to be sent. One more is answered `Rejected`.
+pub const MAX_TRIGGERED: usize = 16;
+
+/// How many connectors there may be: each is a message after every acceptance. Sites with more have several controllers.
+pub const MAX_CONNECTORS: u32 = 64;
+
+/// The longest vendor id of a DataTransfer, in characters (OCPP 1.6 §6.15 `CiString255Type`).
+pub const MAX_VENDOR_CHARS: usize = 255;
+
+/// The longest message id of a DataTransfer, in characters (OCPP 1.6 §6.15 `CiString50Type`).
+pub const MAX_TRANSFER_MESSAGE_CHARS: usize = 50;
+
+/// The longest data of a DataTransfer, in characters: the standard has no bound, and
+/// [`MAX_PENDING_ANSWERS`] of them may wait.
+pub const MAX_TRANSFER_CHARS: usize = 16 * 1024;
+
+/// The longest id tag, in characters (OCPP 1.6 §7.28 `CiString20Type`).
+pub const MAX_ID_TAG_CHARS: usize = 20;
+
+/// How many requests wait for the embedder's answer. While that many wait, nothing is read.
 pub const MAX_PENDING_ANSWERS: usize = 8;
 
 /// How long an answer to a CALL of ours is waited for: the default of the key `MessageTimeout`.

@@ -16,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde_json::value::RawValue;
 use tokio::{
     sync::{mpsc, watch},
     time::{sleep, sleep_until},
@@ -32,7 +33,8 @@ use self::{
     status::Publisher,
 };
 use crate::{
-    Call, CallId, ChargePoint, ConfigurationStatus, Event, Full, Outcome, RegistrationStatus, RequestId,
+    Call, CallId, ChargePoint, ConfigurationStatus, DataTransferStatus, Event, Full, Outcome,
+    RegistrationStatus, Report, RequestId,
     limits::{PING_INTERVAL, PONG_TIMEOUT, STABLE_AFTER},
     security::{Credentials, LinkSecurity, TlsSettings},
 };
@@ -60,7 +62,7 @@ pub struct LinkSettings {
 }
 
 /// What the embedder tells the link.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum Command {
     /// See [`ChargePoint::set_value`].
     SetValue {
@@ -75,6 +77,22 @@ pub enum Command {
         request: RequestId,
         /// The answer.
         status: ConfigurationStatus,
+    },
+    /// See [`ChargePoint::answer_transfer`].
+    AnswerTransfer {
+        /// Which request is answered.
+        request: RequestId,
+        /// The answer.
+        status: DataTransferStatus,
+        /// What goes with it.
+        data: Option<String>,
+    },
+    /// See [`ChargePoint::set_report`].
+    SetReport {
+        /// Which one.
+        report: Report,
+        /// What it says from now on: a JSON object.
+        payload: Box<RawValue>,
     },
     /// See [`ChargePoint::call`]. One for which there is no place is lost; while the embedder doesn't take that
     /// event, no other command is looked at.
@@ -213,9 +231,13 @@ impl Driver {
         let served = self.serve(&mut session).await;
         let ending = served.as_ref().unwrap_or(&Ending::SHUTDOWN);
         session.close(ending, &mut self.charge_point).await;
+        let was_reset = self.charge_point.is_resetting();
         self.charge_point.handle_disconnected(now());
         self.publisher.disconnected();
         let ending = served?;
+        if was_reset {
+            return Ok(true);
+        }
         self.failed(Failure::Lost, self.last_good, ending.reason.into_owned());
         Ok(now() >= opened + STABLE_AFTER || (self.is_accepted() && !accepted_before))
     }
@@ -223,6 +245,9 @@ impl Driver {
     async fn serve(&mut self, session: &mut Session) -> Result<Ending, Shutdown> {
         loop {
             self.show_boot();
+            if self.charge_point.is_resetting() {
+                return Ok(Ending::RESET);
+            }
             session.set_excused(self.charge_point.is_embedder_busy(), now());
             let ping_interval = self.charge_point.ping_interval();
             let due = [self.charge_point.poll_timeout(), session.poll_timeout(ping_interval)];
@@ -313,6 +338,10 @@ fn obey(command: Option<Command>, charge_point: &mut ChargePoint) -> Result<Opti
     match command.ok_or(Shutdown)? {
         Command::SetValue { key, value } => charge_point.set_value(&key, value),
         Command::AnswerChange { request, status } => charge_point.answer_change(request, status),
+        Command::AnswerTransfer { request, status, data } => {
+            charge_point.answer_transfer(request, status, data);
+        }
+        Command::SetReport { report, payload } => charge_point.set_report(report, payload),
         Command::Call(call) => {
             let id = call.id;
             return Ok(charge_point.call(now(), call).err().map(|Full| id));

@@ -42,7 +42,7 @@ pub(super) struct Ocpp {
     pub(super) boot_on_reconnect: bool,
     pub(super) vendor: Spanned<String>,
     pub(super) model: Spanned<String>,
-    pub(super) connectors: u32,
+    pub(super) connectors: Spanned<u32>,
     pub(super) report: Spanned<String>,
 }
 
@@ -245,7 +245,7 @@ impl Default for Ocpp {
             boot_on_reconnect: false,
             vendor: unwritten("ocpp-tunnel"),
             model: unwritten("agent"),
-            connectors: 0,
+            connectors: unwritten(0u32),
             report: unwritten("auto"),
         }
     }

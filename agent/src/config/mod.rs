@@ -13,6 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ocpp_bridge::limits::MAX_CONNECTORS;
 use ocpp_bridge::{Backoff, Url};
 use reverse_tunnel::limits::LEAST_BUFFER_BYTES;
 use reverse_tunnel::proxy::ProxyError;
@@ -255,6 +256,11 @@ fn ocpp(written: &Spanned<file::Ocpp>) -> Result<(Option<Ocpp>, Option<String>),
         1..=20 => Ok(value.get_ref().clone()),
         n => Err(Invalid::value(value, format!("ocpp.{what} has {n} characters; OCPP allows 1 to 20"))),
     };
+    let connectors = *ocpp.connectors.get_ref();
+    if connectors > MAX_CONNECTORS {
+        let text = format!("ocpp.connectors is {connectors}; use 0 to {MAX_CONNECTORS}");
+        return Err(Invalid::value(&ocpp.connectors, text));
+    }
     let link = Ocpp {
         urls,
         identity: identity.clone(),
@@ -270,7 +276,7 @@ fn ocpp(written: &Spanned<file::Ocpp>) -> Result<(Option<Ocpp>, Option<String>),
         boot_on_reconnect: ocpp.boot_on_reconnect,
         vendor: name(&ocpp.vendor, "vendor")?,
         model: name(&ocpp.model, "model")?,
-        connectors: ocpp.connectors,
+        connectors,
     };
     Ok((Some(link), Some(identity)))
 }

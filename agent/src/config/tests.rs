@@ -70,6 +70,10 @@ fn errors_name_line_column_and_cure() {
             "c.toml:1:1: security profile 2 needs a password; set",
         ),
         (
+            "[ocpp]\nurl = \"ws://x\"\nidentity = \"a\"\nsecurity_profile = 0\nconnectors = 65",
+            "c.toml:5:14: ocpp.connectors is 65; use 0 to 64",
+        ),
+        (
             "ocpp.mode = \"off\"\n[policy]\nallow_destinations = [\"a@b\", \"a b\"]",
             "c.toml:3:30: policy.allow_destinations \"a b\"",
         ),

@@ -72,6 +72,21 @@ impl Boot {
         }
     }
 
+    /// Nothing may be sent by ourselves, but what the CSMS triggers may.
+    pub(super) fn is_pending(&self) -> bool {
+        self.status == Some(RegistrationStatus::Pending)
+    }
+
+    /// The CSMS doesn't want to wait for the next try.
+    pub(super) fn trigger(&mut self, due: Instant) {
+        self.due = Some(due);
+    }
+
+    /// The registration begins anew, as after a start.
+    pub(super) fn reset(&mut self) {
+        *self = Self::default();
+    }
+
     pub(super) fn sent(&mut self) {
         self.due = None;
     }

@@ -5,7 +5,13 @@ use std::{collections::VecDeque, time::Instant};
 
 use serde_json::value::RawValue;
 
-use super::{CallId, RequestId, dispatch::Answer, outbox::Waiting, own::Own};
+use super::{
+    CallId, RequestId,
+    dispatch::Answer,
+    outbox::Waiting,
+    own::Own,
+    trigger::{self, Triggered},
+};
 use crate::{
     frame::{Frame, MessageId, encode_call},
     limits::{MAX_OUTBOX, MAX_PENDING_ANSWERS},
@@ -20,6 +26,20 @@ struct Outstanding {
     since: Instant,
 }
 
+/// A frame that waits to be sent: at most one of them is a CALL, the outstanding one.
+#[derive(Debug)]
+enum Text {
+    Call(String),
+    Answer(String),
+}
+
+/// What the embedder was asked: an answer of another kind is nobody's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    Change,
+    Transfer,
+}
+
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) security: LinkSecurity,
@@ -28,9 +48,13 @@ pub(super) struct Connection {
     pub(super) last_heartbeat: Instant,
     /// The embedder's CALLs that wait for their turn.
     pub(super) waiting: Waiting,
-    frames: VecDeque<String>,
+    /// What the CSMS has triggered, and hasn't been sent yet.
+    pub(super) triggered: trigger::Queue,
+    /// The CSMS wants a reset: this connection is to end.
+    pub(super) is_reset: bool,
+    frames: VecDeque<Text>,
     outstanding: Option<Outstanding>,
-    pending: heapless::Vec<(RequestId, MessageId), MAX_PENDING_ANSWERS>,
+    pending: heapless::Vec<(RequestId, Asked, MessageId), MAX_PENDING_ANSWERS>,
 }
 
 // === impl Connection ===
@@ -42,6 +66,8 @@ impl Connection {
             opened: now,
             last_heartbeat: now,
             waiting: Waiting::new(),
+            triggered: trigger::Queue::new(),
+            is_reset: false,
             frames: VecDeque::new(),
             outstanding: None,
             pending: heapless::Vec::new(),
@@ -60,19 +86,34 @@ impl Connection {
     }
 
     pub(super) fn next_frame(&mut self) -> Option<String> {
-        self.frames.pop_front()
+        match self.frames.pop_front()? {
+            Text::Call(text) | Text::Answer(text) => Some(text),
+        }
     }
 
     /// Nothing may be sent from now on, not even what is waiting to be.
     pub(super) fn silence(&mut self) {
         self.frames.clear();
         self.pending.clear();
+        self.triggered.clear();
     }
 
     // --- our CALLs ---
 
+    /// The next thing that was triggered; of the statuses of several connectors, one.
+    pub(super) fn next_triggered(&mut self) -> Option<Triggered> {
+        let triggered = self.triggered.pop_front()?;
+        if let Triggered::Status { next, last } = triggered
+            && next < last
+        {
+            // Its place has just become free.
+            let _ = self.triggered.push_front(Triggered::Status { next: next + 1, last });
+        }
+        Some(triggered)
+    }
+
     pub(super) fn call(&mut self, now: Instant, id: MessageId, call: Own, action: &str, payload: &RawValue) {
-        self.frames.push_back(encode_call(&id, action, payload));
+        self.frames.push_back(Text::Call(encode_call(&id, action, payload)));
         self.outstanding = Some(Outstanding { id, call, since: now });
     }
 
@@ -96,15 +137,16 @@ impl Connection {
         self.outstanding.take_if(|outstanding| outstanding.id == *id).map(|outstanding| outstanding.call)
     }
 
-    /// The CALL that has waited too long; it is outstanding no more.
-    pub(super) fn take_expired(&mut self) -> Option<Own> {
+    /// The outstanding CALL, which is given up; if it wasn't sent by now, it never will be.
+    pub(super) fn give_up(&mut self) -> Option<Own> {
+        self.frames.retain(|frame| !matches!(frame, Text::Call(_)));
         self.outstanding.take().map(|outstanding| outstanding.call)
     }
 
     /// The outstanding CALL if it is the embedder's; it is outstanding no more.
     pub(super) fn take_embedders(&mut self) -> Option<CallId> {
         let Own::Embedder(id) = self.outstanding.as_ref()?.call else { return None };
-        self.outstanding = None;
+        self.give_up();
         Some(id)
     }
 
@@ -114,21 +156,22 @@ impl Connection {
         let text = match answer {
             Answer::Result(payload) => Frame::CallResult { id, payload: &payload }.encode(),
             Answer::Error(refusal) => {
-                Frame::CallError { id, code: refusal.code, description: refusal.reason.into() }.encode()
+                Frame::CallError { id, code: refusal.code, description: refusal.reason }.encode()
             }
         };
-        self.frames.push_back(text);
+        self.frames.push_back(Text::Answer(text));
     }
 
     /// Keeps a request until the embedder answers it; [`is_embedder_busy`](Self::is_embedder_busy) was asked
     /// before.
-    pub(super) fn keep(&mut self, request: RequestId, id: MessageId) {
-        let _ = self.pending.push((request, id));
+    pub(super) fn keep(&mut self, request: RequestId, asked: Asked, id: MessageId) {
+        let _ = self.pending.push((request, asked, id));
     }
 
     /// The id of a request that was kept; it is kept no more.
-    pub(super) fn take_kept(&mut self, request: RequestId) -> Option<MessageId> {
-        let index = self.pending.iter().position(|(kept, _)| *kept == request)?;
-        Some(self.pending.remove(index).1)
+    pub(super) fn take_kept(&mut self, request: RequestId, asked: Asked) -> Option<MessageId> {
+        let is_it = |kept: &(RequestId, Asked, MessageId)| kept.0 == request && kept.1 == asked;
+        let index = self.pending.iter().position(is_it)?;
+        Some(self.pending.remove(index).2)
     }
 }

@@ -5,8 +5,15 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::{
-    ChargePoint, Event, RequestId,
+    ChargePoint, Event,
+    connection::Asked,
     payload::{ChangeConfiguration, GetConfiguration, Refusal},
+    reset::reset,
+    station::{
+        change_availability, clear_cache, remote_start_transaction, remote_stop_transaction, unlock_connector,
+    },
+    transfer::data_transfer,
+    trigger::{extended_trigger_message, trigger_message},
 };
 use crate::{
     ConfigurationStatus,
@@ -23,31 +30,34 @@ pub(super) enum Answer {
     Error(Refusal),
 }
 
-/// Serves one action. `None`: the answer comes later, from the embedder.
-type Handler = fn(&mut ChargePoint, &MessageId, &RawValue) -> Option<Answer>;
+/// What comes of one CALL. `None`: the answer comes later, from the embedder.
+pub(super) type Served = Result<Option<Answer>, Refusal>;
+
+type Handler = fn(&mut ChargePoint, &MessageId, &RawValue) -> Served;
 
 /// Every action of OCPP 1.6 (§6) and of its security extension (§5), in either direction, and who serves it.
 #[rustfmt::skip]
 static ACTIONS: [(&str, Handler); 39] = [
+    // Core: what a CSMS asks for
+    ("ChangeAvailability", change_availability),
     ("ChangeConfiguration", change_configuration),
+    ("ClearCache", clear_cache),
+    ("DataTransfer", data_transfer),
     ("GetConfiguration", get_configuration),
-    // Core
+    ("RemoteStartTransaction", remote_start_transaction),
+    ("RemoteStopTransaction", remote_stop_transaction),
+    ("Reset", reset),
+    ("UnlockConnector", unlock_connector),
+    // Core: what only a charge point says
     ("Authorize", not_supported),
     ("BootNotification", not_supported),
-    ("ChangeAvailability", not_supported),
-    ("ClearCache", not_supported),
-    ("DataTransfer", not_supported),
     ("Heartbeat", not_supported),
     ("MeterValues", not_supported),
-    ("RemoteStartTransaction", not_supported),
-    ("RemoteStopTransaction", not_supported),
-    ("Reset", not_supported),
     ("StartTransaction", not_supported),
     ("StatusNotification", not_supported),
     ("StopTransaction", not_supported),
-    ("UnlockConnector", not_supported),
     // RemoteTrigger
-    ("TriggerMessage", not_supported),
+    ("TriggerMessage", trigger_message),
     // FirmwareManagement
     ("DiagnosticsStatusNotification", not_supported),
     ("FirmwareStatusNotification", not_supported),
@@ -66,7 +76,7 @@ static ACTIONS: [(&str, Handler); 39] = [
     // the security extension
     ("CertificateSigned", not_supported),
     ("DeleteCertificate", not_supported),
-    ("ExtendedTriggerMessage", not_supported),
+    ("ExtendedTriggerMessage", extended_trigger_message),
     ("GetInstalledCertificateIds", not_supported),
     ("GetLog", not_supported),
     ("InstallCertificate", not_supported),
@@ -83,84 +93,73 @@ pub(super) fn serve(
     id: &MessageId,
     action: &str,
     payload: &RawValue,
-) -> Option<Answer> {
+) -> Served {
     match ACTIONS.iter().find(|(name, _)| *name == action) {
         Some((_, handler)) => handler(charge_point, id, payload),
-        None => Some(Answer::error(ErrorCode::NotImplemented, "the action is unknown")),
+        None => Err(Refusal::new(ErrorCode::NotImplemented, "the action is unknown")),
     }
 }
 
-fn not_supported(_: &mut ChargePoint, _: &MessageId, _: &RawValue) -> Option<Answer> {
-    Some(Answer::error(ErrorCode::NotSupported, "the action isn't supported"))
+/// OCPP-J 1.6 §4.2.3, errata 3.7: the action is known, and not supported.
+fn not_supported(_: &mut ChargePoint, _: &MessageId, _: &RawValue) -> Served {
+    Err(Refusal::new(ErrorCode::NotSupported, "the action isn't supported"))
 }
 
 /// OCPP 1.6 §5.3.
-fn change_configuration(
-    charge_point: &mut ChargePoint,
-    id: &MessageId,
-    payload: &RawValue,
-) -> Option<Answer> {
-    let request = match ChangeConfiguration::parse(payload) {
-        Ok(request) => request,
-        Err(refusal) => return Some(Answer::Error(refusal)),
-    };
-    match charge_point.registry.change(&request.key, &request.value) {
+fn change_configuration(charge_point: &mut ChargePoint, id: &MessageId, payload: &RawValue) -> Served {
+    let request = ChangeConfiguration::parse(payload)?;
+    let status = match charge_point.registry.change(&request.key, &request.value) {
         Change::Unknown => {
             tracing::info!(key = &*request.key, "ocpp-change-unknown-key");
-            Some(Answer::change(ConfigurationStatus::NotSupported))
+            ConfigurationStatus::NotSupported
         }
         Change::Refused(reason) => {
             tracing::info!(key = &*request.key, reason, "ocpp-change-rejected");
-            Some(Answer::change(ConfigurationStatus::Rejected))
+            ConfigurationStatus::Rejected
         }
-        Change::Unchanged => Some(Answer::change(ConfigurationStatus::Accepted)),
+        Change::Unchanged => ConfigurationStatus::Accepted,
         Change::Changed { name, value } => {
             tracing::info!(key = name, value, "ocpp-changed");
             charge_point.apply(name);
             charge_point.raise(Event::ConfigurationChanged { key: name.to_owned(), value });
-            Some(Answer::change(ConfigurationStatus::Accepted))
+            ConfigurationStatus::Accepted
         }
         Change::Ask { name } => {
-            let request_id = RequestId(charge_point.next_request);
-            charge_point.next_request += 1;
-            let connection = charge_point.connection.as_mut()?;
-            connection.keep(request_id, id.clone());
-            let security = connection.security;
-            let value = request.value.into_owned();
+            let Some((request_id, security)) = charge_point.ask(id, Asked::Change) else { return Ok(None) };
             charge_point.raise(Event::ChangeConfiguration {
                 request: request_id,
                 key: name,
-                value,
+                value: request.value.into_owned(),
                 security,
             });
-            None
+            return Ok(None);
         }
-    }
+    };
+    Answer::result(&ChangeConfigurationResponse { status })
 }
 
 /// OCPP 1.6 §5.8.
-fn get_configuration(charge_point: &mut ChargePoint, _: &MessageId, payload: &RawValue) -> Option<Answer> {
-    Some(match GetConfiguration::parse(payload) {
-        Ok(request) => Answer::result(&charge_point.registry.get(&request.keys)),
-        Err(refusal) => Answer::Error(refusal),
-    })
+fn get_configuration(charge_point: &mut ChargePoint, _: &MessageId, payload: &RawValue) -> Served {
+    let request = GetConfiguration::parse(payload)?;
+    Answer::result(&charge_point.registry.get(&request.keys))
 }
 
 // === impl Answer ===
 
 impl Answer {
-    pub(super) fn change(status: ConfigurationStatus) -> Self {
-        Self::result(&ChangeConfigurationResponse { status })
-    }
-
-    fn result(payload: &impl Serialize) -> Self {
+    /// CALLRESULT.
+    pub(super) fn of(payload: &impl Serialize) -> Self {
         match to_raw_value(payload) {
             Ok(payload) => Self::Result(payload),
             Err(_) => Self::error(ErrorCode::InternalError, "the answer can't be written"),
         }
     }
 
+    pub(super) fn result(payload: &impl Serialize) -> Served {
+        Ok(Some(Self::of(payload)))
+    }
+
     pub(super) fn error(code: ErrorCode, reason: &'static str) -> Self {
-        Self::Error(Refusal { code, reason })
+        Self::Error(Refusal::new(code, reason))
     }
 }

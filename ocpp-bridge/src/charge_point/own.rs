@@ -1,14 +1,18 @@
 //! Our own side of the dialogue: which CALL is made next, when, and what its answer means.
 //!
-//! One CALL at a time (OCPP-J 1.6 §4.1.1): BootNotification first, then Heartbeat, then what the embedder asks for.
+//! One CALL at a time (OCPP-J 1.6 §4.1.1). The order: BootNotification; what the CSMS has triggered; after each
+//! acceptance the status of every connector; Heartbeat; what the embedder asks for.
 
 use std::time::Instant;
 
-use rust_ocpp::v1_6::messages::heart_beat::HeartbeatRequest;
+use rust_ocpp::v1_6::{
+    messages::{heart_beat::HeartbeatRequest, status_notification::StatusNotificationRequest},
+    types::{ChargePointErrorCode, ChargePointStatus},
+};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::{CallId, ChargePoint, Connection, Event, Outcome, boot, whole_seconds};
+use super::{Call, CallId, ChargePoint, Connection, Event, Outcome, boot, trigger::Triggered, whole_seconds};
 use crate::{
     RegistrationStatus,
     configuration::HEARTBEAT_INTERVAL,
@@ -16,13 +20,31 @@ use crate::{
     limits::MAX_QUOTED_CHARS,
 };
 
-/// The CALLs that we make.
+/// The CALLs that we make, as far as their answers differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Own {
     BootNotification,
     Heartbeat,
+    /// The status of this connector, after the CSMS has accepted us.
+    Announcement {
+        connector: u32,
+    },
+    /// Something that was triggered; its answer says nothing.
+    Notification {
+        action: &'static str,
+    },
     /// One of the embedder's.
     Embedder(CallId),
+}
+
+/// What may be sent next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    BootNotification,
+    Triggered,
+    Announcement { connector: u32 },
+    Heartbeat,
+    Embedder,
 }
 
 /// Why a CALL of ours has failed.
@@ -37,13 +59,20 @@ pub(super) enum Failure<'a> {
 
 impl ChargePoint {
     /// The CALLs to be made and when, the more urgent first. Of those that are due the first is made.
-    fn agenda(&self, connection: &Connection) -> impl Iterator<Item = (Own, Instant)> + use<> {
-        let boot = self.boot.due().map(|due| (Own::BootNotification, due));
-        let heartbeat = (Own::Heartbeat, connection.last_heartbeat + self.heartbeat_interval);
-        let heartbeat = Some(heartbeat).filter(|_| self.boot.is_accepted());
-        // Those have been due since they were asked for.
-        let embedders = connection.waiting.front().map(|call| (Own::Embedder(call.id), connection.opened));
-        [boot, heartbeat, embedders].into_iter().flatten()
+    fn agenda(&self, connection: &Connection) -> impl Iterator<Item = (Next, Instant)> + use<> {
+        let accepted = self.boot.is_accepted();
+        // Whatever is not for a time has been due since it was asked for.
+        let at_once = |call| (call, connection.opened);
+        let boot = self.boot.due().map(|due| (Next::BootNotification, due));
+        let is_triggered = !connection.triggered.is_empty() && (accepted || self.boot.is_pending());
+        let triggered = is_triggered.then(|| at_once(Next::Triggered));
+        let announcement = self.unannounced.map(|connector| at_once(Next::Announcement { connector }));
+        let heartbeat = (Next::Heartbeat, connection.last_heartbeat + self.heartbeat_interval);
+        let embedders = connection.waiting.front().map(|_| at_once(Next::Embedder));
+        let only_accepted = [announcement, Some(heartbeat), embedders].map(|call| call.filter(|_| accepted));
+        let calls = [boot, triggered].into_iter().chain(only_accepted).flatten();
+        // After a reset nothing is made any more on this connection.
+        calls.take(if connection.is_reset { 0 } else { usize::MAX })
     }
 
     /// When the next CALL is to be made, if none is outstanding.
@@ -56,24 +85,37 @@ impl ChargePoint {
         let Some(connection) = self.connection.as_ref().filter(|connection| !connection.is_calling()) else {
             return;
         };
-        let Some((call, _)) = self.agenda(connection).find(|(_, due)| *due <= now) else { return };
+        let Some((next, _)) = self.agenda(connection).find(|(_, due)| *due <= now) else { return };
         let id = self.new_id();
         let Some(connection) = &mut self.connection else { return };
-        let (action, payload) = match call {
-            Own::BootNotification => {
+        let (own, action, payload) = match next {
+            Next::BootNotification => {
                 self.boot.sent();
-                ("BootNotification", raw(&boot::request(&self.settings.boot)))
+                (Own::BootNotification, "BootNotification", raw(&boot::request(&self.settings.boot)))
             }
-            Own::Heartbeat => {
-                connection.last_heartbeat = now;
-                ("Heartbeat", raw(&HeartbeatRequest {}))
+            Next::Triggered => match connection.next_triggered() {
+                Some(Triggered::Heartbeat) => heartbeat(connection, now),
+                Some(Triggered::Status { next: connector, .. }) => {
+                    let action = "StatusNotification";
+                    (Own::Notification { action }, action, status(connector))
+                }
+                Some(Triggered::Report(report)) => {
+                    // It was there when it was triggered, and none is ever taken away.
+                    let payload = self.reports.get(&report).cloned().unwrap_or_default();
+                    (Own::Notification { action: report.action() }, report.action(), payload)
+                }
+                None => return,
+            },
+            Next::Announcement { connector } => {
+                (Own::Announcement { connector }, "StatusNotification", status(connector))
             }
-            Own::Embedder(_) => match connection.waiting.pop_front() {
-                Some(call) => (call.action, call.payload),
+            Next::Heartbeat => heartbeat(connection, now),
+            Next::Embedder => match connection.waiting.pop_front() {
+                Some(Call { id, action, payload }) => (Own::Embedder(id), action, payload),
                 None => return,
             },
         };
-        connection.call(now, id, call, action, &payload);
+        connection.call(now, id, own, action, &payload);
     }
 
     pub(super) fn handle_result(&mut self, now: Instant, id: &MessageId, payload: &RawValue) {
@@ -87,6 +129,8 @@ impl ChargePoint {
                     self.raise(Event::Clock(time));
                 }
             }
+            Some(Own::Announcement { connector }) => self.announced(connector),
+            Some(Own::Notification { .. }) => {}
             Some(Own::Embedder(id)) => self.called(id, Outcome::of_result(payload)),
             None => tracing::debug!(?id, "ocpp-answer-unexpected"),
         }
@@ -106,9 +150,12 @@ impl ChargePoint {
                 let (reason, retry_in) = (failure.reason(), wait.as_secs());
                 tracing::warn!(reason, retry_in, "ocpp-boot-unanswered");
             }
-            Own::Heartbeat => {
-                tracing::warn!(action = "Heartbeat", reason = failure.reason(), "ocpp-call-failed");
+            Own::Heartbeat => log_failure("Heartbeat", failure),
+            Own::Announcement { connector } => {
+                log_failure("StatusNotification", failure);
+                self.announced(connector);
             }
+            Own::Notification { action } => log_failure(action, failure),
             Own::Embedder(id) => self.called(id, failure.outcome()),
         }
     }
@@ -137,9 +184,19 @@ impl ChargePoint {
             self.heartbeat_interval = interval;
             self.registry.put(HEARTBEAT_INTERVAL, Some(whole_seconds(interval)));
         }
+        if status == RegistrationStatus::Accepted {
+            self.unannounced = Some(0);
+        }
         self.raise(Event::BootStatus { status, retry_in });
         if let Some(time) = time {
             self.raise(Event::Clock(time));
+        }
+    }
+
+    /// The CSMS knows the status of a connector, or doesn't want to.
+    fn announced(&mut self, connector: u32) {
+        if self.unannounced == Some(connector) {
+            self.unannounced = Some(connector + 1).filter(|next| *next <= self.registry.connectors());
         }
     }
 
@@ -151,7 +208,7 @@ impl ChargePoint {
     /// The time that the answer to our outstanding CALL has may have passed.
     pub(super) fn expire_call(&mut self, now: Instant) {
         if self.call_deadline().is_some_and(|deadline| deadline <= now)
-            && let Some(call) = self.connection.as_mut().and_then(Connection::take_expired)
+            && let Some(call) = self.connection.as_mut().and_then(Connection::give_up)
         {
             self.call_failed(now, call, &Failure::Unanswered);
         }
@@ -177,6 +234,30 @@ impl Failure<'_> {
             Self::Unanswered => Outcome::Unanswered,
         }
     }
+}
+
+fn heartbeat(connection: &mut Connection, now: Instant) -> (Own, &'static str, Box<RawValue>) {
+    connection.last_heartbeat = now;
+    (Own::Heartbeat, "Heartbeat", raw(&HeartbeatRequest {}))
+}
+
+/// StatusNotification (OCPP 1.6 §4.9). Connector 0, the agent itself, is there whenever it can say so. Connectors that
+/// the configuration declares aren't served by it: nothing can be started there, so they are `Unavailable`. Without a
+/// timestamp the CSMS takes the time of receipt, which is right, and the clock here may not be.
+fn status(connector: u32) -> Box<RawValue> {
+    raw(&StatusNotificationRequest {
+        connector_id: connector,
+        error_code: ChargePointErrorCode::NoError,
+        status: match connector {
+            0 => ChargePointStatus::Available,
+            _ => ChargePointStatus::Unavailable,
+        },
+        ..StatusNotificationRequest::default()
+    })
+}
+
+fn log_failure(action: &str, failure: &Failure<'_>) {
+    tracing::warn!(action, reason = failure.reason(), "ocpp-call-failed");
 }
 
 /// The payload of a CALL of ours. Our types can always be written; if one couldn't, the CSMS would refuse

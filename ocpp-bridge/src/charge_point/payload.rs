@@ -1,9 +1,12 @@
 //! Reading payloads with the standard's error codes: what is missing, of the wrong type or too long is told
 //! apart, which a derived `Deserialize` can't do.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, IgnoredAny, MapAccess, Visitor},
+};
 use serde_json::value::RawValue;
 
 use crate::{
@@ -12,10 +15,17 @@ use crate::{
 };
 
 /// Why a CALL is answered with a CALLERROR.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) code: ErrorCode,
-    pub(super) reason: &'static str,
+    pub(super) reason: Cow<'static, str>,
+}
+
+/// One field of a payload: absent, `null`, which means the same, or any JSON.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Field<'a> {
+    name: &'static str,
+    json: Option<&'a RawValue>,
 }
 
 /// The arguments of ChangeConfiguration (OCPP 1.6 §6.7).
@@ -42,40 +52,135 @@ pub(super) fn object<'a, T: Deserialize<'a>>(payload: &'a RawValue) -> Option<T>
     }
 }
 
-fn arguments<'a, T: Deserialize<'a>>(payload: &'a RawValue) -> Result<T, Refusal> {
-    object(payload)
-        .ok_or(Refusal { code: ErrorCode::FormationViolation, reason: "the payload isn't an object" })
-}
-
-fn string<'a>(field: Option<&'a RawValue>) -> Result<Cow<'a, str>, Refusal> {
-    let missing =
-        Refusal { code: ErrorCode::OccurenceConstraintViolation, reason: "a required field is missing" };
-    let not_text = Refusal { code: ErrorCode::TypeConstraintViolation, reason: "a field isn't a string" };
-    read_string(field.ok_or(missing)?).ok_or(not_text)
-}
-
-fn key<'a>(field: Option<&'a RawValue>) -> Result<Cow<'a, str>, Refusal> {
-    let key = string(field)?;
-    if key.chars().count() > MAX_KEY_CHARS {
-        let code = ErrorCode::PropertyConstraintViolation;
-        return Err(Refusal { code, reason: "a key has more than 50 characters" });
+/// The fields with these names of a payload that must be an object, or `null` for one without fields. Others are
+/// passed over: CSMSs send more than the standard has.
+pub(super) fn fields<'a, const N: usize>(
+    payload: &'a RawValue,
+    names: [&'static str; N],
+) -> Result<[Field<'a>; N], Refusal> {
+    let mut found = names.map(|name| Field { name, json: None });
+    let text = payload.get();
+    let read = text == "null"
+        || (text.starts_with('{')
+            && serde_json::Deserializer::from_str(text).deserialize_map(Named(&mut found)).is_ok());
+    match read {
+        true => Ok(found),
+        false => Err(Refusal::new(
+            ErrorCode::FormationViolation,
+            "the payload isn't an object that has each field once",
+        )),
     }
-    Ok(key)
+}
+
+/// Puts the values of an object into the fields of the same names.
+struct Named<'f, 'a>(&'f mut [Field<'a>]);
+
+impl<'de> Visitor<'de> for Named<'_, 'de> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
+        let mut seen = 0_u32;
+        while let Some(Text(name)) = entries.next_key()? {
+            let Some((index, field)) = self.0.iter_mut().enumerate().find(|(_, field)| field.name == name)
+            else {
+                entries.next_value::<IgnoredAny>()?;
+                continue;
+            };
+            if seen & (1 << index) != 0 {
+                return Err(A::Error::duplicate_field(field.name));
+            }
+            seen |= 1 << index;
+            field.json = entries.next_value()?;
+        }
+        Ok(())
+    }
+}
+
+/// A string, borrowed where nothing in it is escaped.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+// === impl Refusal ===
+
+impl Refusal {
+    pub(super) fn new(code: ErrorCode, reason: &'static str) -> Self {
+        Self { code, reason: reason.into() }
+    }
+}
+
+// === impl Field ===
+
+impl<'a> Field<'a> {
+    /// A string of at most so many characters.
+    pub(super) fn text(self, longest: usize) -> Result<Cow<'a, str>, Refusal> {
+        let text = read_string(self.required()?).ok_or_else(|| self.wrong_type("isn't a string"))?;
+        if text.chars().nth(longest).is_some() {
+            return Err(self.refused(
+                ErrorCode::PropertyConstraintViolation,
+                &format!("has more than {longest} characters"),
+            ));
+        }
+        Ok(text)
+    }
+
+    /// The same, where the field may be absent.
+    pub(super) fn optional_text(self, longest: usize) -> Result<Option<Cow<'a, str>>, Refusal> {
+        self.json.map(|_| self.text(longest)).transpose()
+    }
+
+    /// One of these words, in this spelling.
+    pub(super) fn word<T: Copy>(self, words: &[(&str, T)]) -> Result<T, Refusal> {
+        let text = self.text(usize::MAX)?;
+        let known = words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning);
+        known.ok_or_else(|| {
+            self.refused(ErrorCode::PropertyConstraintViolation, "has a value that the standard doesn't have")
+        })
+    }
+
+    /// A whole number, also written as `1.0`.
+    pub(super) fn integer(self) -> Result<i64, Refusal> {
+        let text = self.required()?.get();
+        let decimal = text.split_once('.').filter(|(_, zeros)| zeros.bytes().all(|byte| byte == b'0'));
+        let digits = decimal.map_or(text, |(digits, _)| digits);
+        digits.parse().map_err(|_| self.wrong_type("isn't a whole number"))
+    }
+
+    /// The same, where the field may be absent.
+    pub(super) fn optional_integer(self) -> Result<Option<i64>, Refusal> {
+        self.json.map(|_| self.integer()).transpose()
+    }
+
+    /// An object, whatever is in it, where the field may be absent.
+    pub(super) fn optional_object(self) -> Result<(), Refusal> {
+        match self.json {
+            Some(json) if !json.get().starts_with('{') => Err(self.wrong_type("isn't an object")),
+            _ => Ok(()),
+        }
+    }
+
+    fn required(self) -> Result<&'a RawValue, Refusal> {
+        self.json.ok_or_else(|| self.refused(ErrorCode::OccurenceConstraintViolation, "is missing"))
+    }
+
+    fn wrong_type(self, reason: &str) -> Refusal {
+        self.refused(ErrorCode::TypeConstraintViolation, reason)
+    }
+
+    fn refused(self, code: ErrorCode, reason: &str) -> Refusal {
+        Refusal { code, reason: format!("{} {reason}", self.name).into() }
+    }
 }
 
 // === impl ChangeConfiguration ===
 
 impl<'a> ChangeConfiguration<'a> {
     pub(super) fn parse(payload: &'a RawValue) -> Result<Self, Refusal> {
-        #[derive(Deserialize)]
-        struct Wire<'a> {
-            #[serde(borrow)]
-            key: Option<&'a RawValue>,
-            #[serde(borrow)]
-            value: Option<&'a RawValue>,
-        }
-        let wire: Wire<'a> = arguments(payload)?;
-        Ok(Self { key: key(wire.key)?, value: string(wire.value)? })
+        let [key, value] = fields(payload, ["key", "value"])?;
+        Ok(Self { key: key.text(MAX_KEY_CHARS)?, value: value.text(usize::MAX)? })
     }
 }
 
@@ -83,28 +188,23 @@ impl<'a> ChangeConfiguration<'a> {
 
 impl<'a> GetConfiguration<'a> {
     pub(super) fn parse(payload: &'a RawValue) -> Result<Self, Refusal> {
-        #[derive(Deserialize)]
-        struct Wire<'a> {
-            #[serde(borrow)]
-            key: Option<&'a RawValue>,
-        }
-        let wire: Wire<'a> = arguments(payload)?;
-        let Some(list) = wire.key else {
+        let [list] = fields(payload, ["key"])?;
+        let Some(json) = list.json else {
             return Ok(Self { keys: Vec::new() });
         };
-        if !list.get().starts_with('[') {
-            return Err(Refusal {
-                code: ErrorCode::TypeConstraintViolation,
-                reason: "the field key isn't a list",
-            });
+        if !json.get().starts_with('[') {
+            return Err(list.wrong_type("isn't a list"));
         }
         // The text is known to be a JSON array: only its length is left to fail.
-        let elements: heapless::Vec<&'a RawValue, MAX_REQUESTED_KEYS> = serde_json::from_str(list.get())
-            .map_err(|_| Refusal {
-                code: ErrorCode::OccurenceConstraintViolation,
-                reason: "more keys than GetConfigurationMaxKeys",
+        let elements: heapless::Vec<&'a RawValue, MAX_REQUESTED_KEYS> = serde_json::from_str(json.get())
+            .map_err(|_| {
+                list.refused(
+                    ErrorCode::OccurenceConstraintViolation,
+                    "has more items than GetConfigurationMaxKeys",
+                )
             })?;
-        let keys = elements.into_iter().map(|element| key(Some(element))).collect::<Result<_, _>>()?;
+        let key = |element| Field { name: "key", json: Some(element) }.text(MAX_KEY_CHARS);
+        let keys = elements.into_iter().map(key).collect::<Result<_, _>>()?;
         Ok(Self { keys })
     }
 }

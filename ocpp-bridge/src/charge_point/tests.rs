@@ -5,6 +5,8 @@ mod calls;
 mod keys;
 mod outbox;
 mod properties;
+mod requests;
+mod triggers;
 
 use serde_json::{Value, json};
 
@@ -25,6 +27,10 @@ impl World {
     }
 
     fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        Self::with_connectors(0, change)
+    }
+
+    fn with_connectors(connectors: u32, change: impl FnOnce(&mut Settings)) -> Self {
         let boot = BootInfo {
             vendor: "ACME".to_owned(),
             model: "Box".to_owned(),
@@ -33,7 +39,7 @@ impl World {
         };
         let mut settings = Settings::new(boot);
         change(&mut settings);
-        let mut registry = Registry::new(0);
+        let mut registry = Registry::new(connectors);
         registry.register("InvokeCustomScript1", Access::ReadWrite).unwrap();
         registry.register("InvokeCustomScript1Status", Access::ReadOnly).unwrap();
         let charge_point = ChargePoint::new(settings, registry, fastrand::Rng::with_seed(7));
@@ -104,9 +110,24 @@ impl World {
         boot[1].as_str().unwrap().to_owned()
     }
 
+    /// Answers BootNotification, and the statuses that follow an acceptance.
     fn answer_boot(&mut self, payload: &Value) {
         let id = self.boot_id();
         self.receive(&json!([3, id, payload]));
+        if payload["status"] == "Accepted" {
+            self.answer_announcements();
+        }
+    }
+
+    fn answer_announcements(&mut self) {
+        for connector in 0..=self.charge_point.registry.connectors() {
+            let status = self.sent_one();
+            assert_eq!(
+                (&status[2], &status[3]["connectorId"]),
+                (&json!("StatusNotification"), &json!(connector))
+            );
+            self.receive(&json!([3, status[1], {}]));
+        }
     }
 
     fn change(&mut self, id: &str, key: &str, value: &str) {

@@ -6,7 +6,7 @@ use serde::{
     de::{IntoDeserializer, value::Error},
 };
 
-use super::{HEARTBEAT_INTERVAL, MESSAGE_TIMEOUT, WEB_SOCKET_PING_INTERVAL};
+use super::{HEARTBEAT_INTERVAL, MESSAGE_TIMEOUT, NUMBER_OF_CONNECTORS, WEB_SOCKET_PING_INTERVAL};
 use crate::limits::{MAX_CALL_TIMEOUT, MAX_INTERVAL, MAX_LIST_ITEMS};
 
 /// One key of the standard.
@@ -49,13 +49,13 @@ pub(super) static STANDARD: [Standard; 23] = [
     read_write("MeterValuesAlignedData", Kind::Measurands, Some("")),
     read_write("MeterValuesSampledData", Kind::Measurands, Some("Energy.Active.Import.Register")),
     read_write("MeterValueSampleInterval", SECONDS, Some("0")),
-    read_only("NumberOfConnectors", COUNT, None),
+    read_only(NUMBER_OF_CONNECTORS, COUNT, None),
     read_write("ResetRetries", COUNT, Some("0")),
     read_write("StopTransactionOnEVSideDisconnect", Kind::Boolean, Some("true")),
     read_write("StopTransactionOnInvalidId", Kind::Boolean, Some("true")),
     read_write("StopTxnAlignedData", Kind::Measurands, Some("")),
     read_write("StopTxnSampledData", Kind::Measurands, Some("")),
-    read_only("SupportedFeatureProfiles", Kind::Profiles, Some("Core")),
+    read_only("SupportedFeatureProfiles", Kind::Profiles, Some("Core,RemoteTrigger")),
     read_write("TransactionMessageAttempts", COUNT, Some("3")),
     read_write("TransactionMessageRetryInterval", SECONDS, Some("60")),
     read_write("UnlockConnectorOnEVSideDisconnect", Kind::Boolean, Some("true")),

@@ -45,7 +45,7 @@ fn every_required_key_is_there_with_its_access() {
     }
     assert_eq!(keys(&all).len(), CORE.len() + 2);
     assert_eq!(registry.value("numberofconnectors"), Some("2"));
-    assert_eq!(registry.value("SupportedFeatureProfiles"), Some("Core"));
+    assert_eq!(registry.value("SupportedFeatureProfiles"), Some("Core,RemoteTrigger"));
     assert_eq!(registry.value("GetConfigurationMaxKeys"), Some("100"));
     for key in ["GetConfigurationMaxKeys", "NumberOfConnectors", "SupportedFeatureProfiles"] {
         assert!(matches!(registry.change(key, "1"), Change::Refused(_)), "{key}");
@@ -104,6 +104,21 @@ fn embedders_keys_are_asked_or_refused() {
     assert!(matches!(registry.change("seen", "x"), Change::Refused(_)));
     assert_eq!(registry.change("other", "x"), Change::Unknown);
     assert_eq!(registry.value("Mine"), None, "only the embedder sets its values");
+}
+
+#[test]
+fn restored_values_are_judged_as_changes_are() {
+    let mut registry = Registry::new(0);
+    registry.register("Mine", Access::ReadWrite).unwrap();
+    assert_eq!(registry.restore("connectiontimeout", "090"), Ok(()));
+    assert_eq!(registry.value("ConnectionTimeOut"), Some("90"));
+    for (key, value) in
+        [("ConnectionTimeOut", "soon"), ("NumberOfConnectors", "2"), ("Mine", "x"), ("Nope", "x")]
+    {
+        assert!(registry.restore(key, value).is_err(), "{key}");
+    }
+    assert_eq!(registry.value("ConnectionTimeOut"), Some("90"));
+    assert_eq!(registry.value("Mine"), None);
 }
 
 #[test]

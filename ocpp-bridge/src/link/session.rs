@@ -180,6 +180,10 @@ impl Ending {
     pub(super) const SHUTDOWN: Self =
         Self { reason: Cow::Borrowed("shutdown"), farewell: Farewell::Close(CloseCode::Away) };
 
+    /// The CSMS has asked for a reset.
+    pub(super) const RESET: Self =
+        Self { reason: Cow::Borrowed("reset"), farewell: Farewell::Close(CloseCode::Away) };
+
     fn lost(reason: impl Into<Cow<'static, str>>) -> Self {
         Self { reason: reason.into(), farewell: Farewell::Nothing }
     }

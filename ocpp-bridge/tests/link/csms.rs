@@ -122,10 +122,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
         }
     }
 
+    /// Answers BootNotification, and the status that follows an acceptance.
     pub(crate) async fn answer_boot(&mut self, payload: Value) {
         let boot = self.receive().await;
         assert_eq!(boot[2], "BootNotification");
         self.send(json!([3, boot[1], payload])).await;
+        if payload["status"] == "Accepted" {
+            let status = self.receive().await;
+            assert_eq!(status[2], "StatusNotification");
+            self.send(json!([3, status[1], {}])).await;
+        }
     }
 
     /// Sends a CALL and returns its answer, which must be the next message.

@@ -32,7 +32,7 @@ async fn change_configuration_goes_to_the_embedder_and_back() {
     assert_eq!(security, LinkSecurity::default());
 
     // Another CALL overtakes the one that the embedder thinks about.
-    let answer = peer.call("2", "Reset", json!({"type": "Soft"})).await;
+    let answer = peer.call("2", "SendLocalList", json!({})).await;
     assert_eq!((&answer[1], &answer[2]), (&json!("2"), &json!("NotSupported")));
 
     let status = Some("up".to_owned());
@@ -147,7 +147,7 @@ async fn answer_to_a_request_of_a_lost_connection_is_dropped() {
     drop(peer);
     let mut peer = csms.accept().await;
     agent.command(Command::AnswerChange { request, status: ConfigurationStatus::Accepted }).await;
-    let answer = peer.call("1", "Reset", json!({})).await;
+    let answer = peer.call("1", "SendLocalList", json!({})).await;
     assert_eq!(answer[2], "NotSupported", "the late answer would have come first: {answer}");
 }
 
@@ -168,7 +168,7 @@ async fn message_of_256_kib_is_read_and_a_longer_one_refused_with_1009() {
     let csms = Csms::start().await;
     let mut agent = Agent::start(settings(&csms.url));
     let mut peer = csms.accept_boot().await;
-    let mut longest = r#"[2,"1","Reset",{}]"#.to_owned();
+    let mut longest = r#"[2,"1","SendLocalList",{}]"#.to_owned();
     longest.extend(std::iter::repeat_n(' ', limits::MAX_MESSAGE_BYTES - longest.len()));
     peer.socket.send(Message::text(longest.clone())).await.unwrap();
     assert_eq!(peer.receive().await[2], "NotSupported");
@@ -353,4 +353,30 @@ async fn calls_of_the_embedder_are_sent_and_their_outcomes_come_back() {
     }
     assert!(matches!(&outcomes[&0], Outcome::Result(payload) if payload.get() == r#"{"status":"Accepted"}"#));
     assert!(outcomes.range(1..).all(|(_, outcome)| *outcome == Outcome::Lost), "{outcomes:?}");
+}
+
+#[tokio::test]
+async fn reset_closes_the_connection_in_good_order_and_boots_anew() {
+    let csms = Csms::start().await;
+    let mut agent = Agent::start(settings(&csms.url));
+    let mut peer = csms.accept_boot().await;
+    agent.until_state(LinkState::Accepted).await;
+    let answer = peer.call("r", "Reset", json!({"type": "Soft"})).await;
+    assert_eq!(answer, json!([3, "r", {"status": "Accepted"}]));
+    assert_eq!(peer.close_code().await, CloseCode::Away);
+    drop(peer);
+    let _peer = csms.accept_boot().await;
+    let status = agent.until_state(LinkState::Accepted).await;
+    assert_eq!(status.last_error, None, "what was asked for is no error");
+    while agent.event().await != (Event::Reset { hard: false }) {}
+}
+
+#[tokio::test]
+async fn a_trigger_is_answered_first_over_the_wire_too() {
+    let csms = Csms::start().await;
+    let _agent = Agent::start(settings(&csms.url));
+    let mut peer = csms.accept_boot().await;
+    let answer = peer.call("t", "TriggerMessage", json!({"requestedMessage": "Heartbeat"})).await;
+    assert_eq!(answer, json!([3, "t", {"status": "Accepted"}]));
+    assert_eq!(peer.receive().await[2], "Heartbeat");
 }

@@ -102,6 +102,7 @@ fn rejected_is_silent_until_the_interval_is_over() {
     world.change("6", "InvokeCustomScript1", "ops@example.com");
     assert!(world.sent().is_empty(), "the CSMS hasn't taken its Rejected back yet");
     world.receive(&json!([3, id, {"status": "Accepted", "interval": 300}]));
+    world.answer_announcements();
     world.change("7", "HeartbeatInterval", "10");
     assert_eq!(world.sent_one()[1], "7");
 }
@@ -261,4 +262,64 @@ fn boot_on_reconnect_registers_anew_each_time() {
     world.answer_boot(&json!({"status": "Accepted", "interval": 300}));
     world.pass(300);
     assert_eq!(world.sent_one()[2], "Heartbeat");
+}
+
+#[test]
+fn statuses_are_told_after_each_acceptance_and_only_then() {
+    let mut world = World::with_connectors(2, |settings| settings.boot_on_reconnect = true);
+    world.connect();
+    let id = world.boot_id();
+    world.receive(&json!([3, id, {"status": "Accepted", "interval": 300}]));
+    for (connector, status) in [(0, "Available"), (1, "Unavailable"), (2, "Unavailable")] {
+        let sent = world.sent_one();
+        assert_eq!(sent[2], "StatusNotification");
+        assert_eq!(sent[3], json!({"connectorId": connector, "errorCode": "NoError", "status": status}));
+        world.receive(&json!([3, sent[1], {}]));
+    }
+    assert!(world.sent().is_empty());
+    world.disconnect();
+    world.connect();
+    world.answer_boot(&json!({"status": "Accepted", "interval": 300}));
+    assert!(world.sent().is_empty());
+
+    let mut world = World::accepted();
+    world.disconnect();
+    world.connect();
+    assert!(world.sent().is_empty(), "the CSMS knows it from before");
+}
+
+#[test]
+fn status_lost_with_its_connection_is_told_on_the_next() {
+    let mut world = World::with_connectors(1, |_| {});
+    world.connect();
+    let id = world.boot_id();
+    world.receive(&json!([3, id, {"status": "Accepted", "interval": 300}]));
+    let first = world.sent_one();
+    world.receive(&json!([3, first[1], {}]));
+    assert_eq!(world.sent_one()[3]["connectorId"], 1);
+    world.disconnect();
+    world.connect();
+    let again = world.sent_one();
+    assert_eq!(again[3]["connectorId"], 1);
+    world.receive(&json!([4, again[1], "NotSupported", "", {}]));
+    assert!(world.sent().is_empty(), "a CSMS that doesn't want it isn't asked again");
+}
+
+#[test]
+fn what_waits_goes_out_in_the_order_of_its_importance() {
+    let mut world = World::new();
+    world.connect();
+    let boot = world.boot_id();
+    world.receive(&json!([2, "t", "TriggerMessage", {"requestedMessage": "Heartbeat"}]));
+    assert_eq!(world.sent_one()[1], "t");
+    world.receive(&json!([3, boot, {"status": "Accepted", "interval": 300}]));
+    world.call(1).unwrap();
+    let mut order = Vec::new();
+    loop {
+        let sent = world.sent();
+        let [call] = sent.as_slice() else { break };
+        order.push(call[2].as_str().unwrap().to_owned());
+        world.receive(&json!([3, call[1], {}]));
+    }
+    assert_eq!(order, ["Heartbeat", "StatusNotification", "DataTransfer"]);
 }

@@ -6,7 +6,7 @@ fn calls_are_served_while_ours_is_outstanding() {
     world.pass(300);
     let heartbeat = world.sent_one();
     world.receive(&json!([2, "a", "GetConfiguration", {"key": ["NumberOfConnectors"]}]));
-    world.receive(&json!([2, "b", "Reset", {"type": "Soft"}]));
+    world.receive(&json!([2, "b", "ClearCache", {}]));
     let sent = world.sent();
     assert_eq!((&sent[0][1], &sent[1][1]), (&json!("a"), &json!("b")));
     world.receive(&json!([3, heartbeat[1], {"currentTime": "2026-11-21T10:05:00Z"}]));
@@ -52,12 +52,12 @@ fn pipelined_changes_are_all_asked_and_answered_in_any_order() {
 fn the_same_id_again_is_a_request_of_its_own() {
     let mut world = World::accepted();
     for _ in 0..2 {
-        world.receive(&json!([2, "1", "Reset", {}]));
+        world.receive(&json!([2, "1", "ClearCache", {}]));
         assert_eq!(world.sent_one()[1], "1");
     }
     world.disconnect();
     world.connect();
-    world.receive(&json!([2, "1", "Reset", {}]));
+    world.receive(&json!([2, "1", "ClearCache", {}]));
     assert_eq!(world.sent_one()[1], "1");
 }
 
@@ -85,10 +85,10 @@ fn wrong_ids_and_giant_ids_are_ignored() {
     let heartbeat = world.sent_one();
     world.receive(&json!([3, "somebody else's", {"currentTime": "2026-11-21T10:05:00Z"}]));
     world.receive(&json!([4, "somebody else's", "GenericError", "", {}]));
-    world.receive(&json!([2, "x".repeat(37), "Reset", {}]));
-    world.receive(&json!([2, "x".repeat(200_000), "Reset", {}]));
-    world.receive(&json!([2, 7, "Reset", {}]));
-    world.receive(&json!([5, "1", "Reset", {}]));
+    world.receive(&json!([2, "x".repeat(37), "ClearCache", {}]));
+    world.receive(&json!([2, "x".repeat(200_000), "ClearCache", {}]));
+    world.receive(&json!([2, 7, "ClearCache", {}]));
+    world.receive(&json!([5, "1", "ClearCache", {}]));
     world.receive_text("not json");
     assert!(world.events().is_empty());
     assert!(world.sent().is_empty());
@@ -123,10 +123,7 @@ fn known_actions_are_not_supported_and_unknown_ones_not_implemented() {
         "Authorize",
         "BootNotification",
         "CancelReservation",
-        "ChangeAvailability",
-        "ClearCache",
         "ClearChargingProfile",
-        "DataTransfer",
         "DiagnosticsStatusNotification",
         "FirmwareStatusNotification",
         "GetCompositeSchedule",
@@ -134,21 +131,15 @@ fn known_actions_are_not_supported_and_unknown_ones_not_implemented() {
         "GetLocalListVersion",
         "Heartbeat",
         "MeterValues",
-        "RemoteStartTransaction",
-        "RemoteStopTransaction",
         "ReserveNow",
-        "Reset",
         "SendLocalList",
         "SetChargingProfile",
         "StartTransaction",
         "StatusNotification",
         "StopTransaction",
-        "TriggerMessage",
-        "UnlockConnector",
         "UpdateFirmware",
         "CertificateSigned",
         "DeleteCertificate",
-        "ExtendedTriggerMessage",
         "GetInstalledCertificateIds",
         "GetLog",
         "InstallCertificate",
@@ -208,7 +199,7 @@ fn text_is_not_wanted_while_there_is_no_room() {
     world.sent();
     for id in 0..limits::MAX_OUTBOX {
         assert!(world.charge_point.wants_text());
-        world.receive(&json!([2, id.to_string(), "Reset", {}]));
+        world.receive(&json!([2, id.to_string(), "ClearCache", {}]));
     }
     assert!(!world.charge_point.wants_text());
     assert_eq!(world.sent().len(), limits::MAX_OUTBOX);
@@ -241,4 +232,16 @@ fn ids_are_uuids_and_never_the_same() {
         assert!(ids.insert(id));
         world.disconnect();
     }
+}
+
+#[test]
+fn frames_that_nobody_takes_do_not_pile_up() {
+    let mut world = World::accepted();
+    // 333 Heartbeats, the last of them 10 s ago.
+    world.pass(333 * 300 + 10);
+    assert_eq!(world.sent_one()[2], "Heartbeat", "one that wasn't sent in time never is");
+    world.call(1).unwrap();
+    world.pass(1000);
+    assert_eq!(world.events(), [Event::Called { id: CallId(1), outcome: Outcome::Unanswered }]);
+    assert!(world.sent().is_empty());
 }
