@@ -2,7 +2,11 @@
 //!
 //! The standard library's `SystemTime::now` panics on 32-bit musl once the clock is past 2038, which a controller's
 //! clock may be on any day. The kernel's 64-bit call doesn't.
+//!
+//! While the system's clock isn't set, the CSMS's time stands in for it in whatever people read, and nowhere else: whether
+//! a certificate is valid, and when a month ends, is never decided by what a peer says.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use chrono::{DateTime, Datelike, Local, SecondsFormat, Utc};
@@ -13,10 +17,45 @@ use crate::usage::count::Month;
 /// No release of this program is older than this, so a wall clock before it was never set: 2026-01-01.
 const EARLIEST: Duration = Duration::from_secs(1_767_225_600);
 
+/// The year 10000, which RFC 3339 can't write.
+const END_OF_YEARS: Duration = Duration::from_secs(253_402_300_800);
+
 /// The first second that 32-bit time doesn't have.
 const END_OF_32_BITS: Duration = Duration::from_secs(1 << 31);
 
-/// The wall clock.
+/// The CSMS's time, and [`uptime`] when it came.
+static TOLD: Mutex<Option<Told>> = Mutex::new(None);
+
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    uptime: Duration,
+    since_epoch: Duration,
+}
+
+/// The CSMS tells the time. Nonsense is ignored.
+pub fn told(time: DateTime<Utc>) {
+    let Ok(since_epoch) = SystemTime::from(time).duration_since(SystemTime::UNIX_EPOCH) else { return };
+    if (EARLIEST..END_OF_YEARS).contains(&since_epoch) {
+        let told = Told { uptime: uptime(), since_epoch };
+        *TOLD.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
+    }
+}
+
+/// The time for people: the wall clock, or while that isn't set the CSMS's time, if it has told one.
+#[must_use]
+pub fn for_records() -> SystemTime {
+    let told = *TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    SystemTime::UNIX_EPOCH + best(since_epoch(), told, uptime())
+}
+
+fn best(system: Duration, told: Option<Told>, uptime: Duration) -> Duration {
+    match told {
+        Some(told) if system < EARLIEST => told.since_epoch + uptime.saturating_sub(told.uptime),
+        _ => system,
+    }
+}
+
+/// The wall clock, and nothing else.
 #[must_use]
 pub fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + since_epoch()
@@ -39,7 +78,7 @@ pub fn month() -> Option<Month> {
 #[must_use]
 pub fn rfc3164() -> String {
     const FORMAT: &str = "%b %e %H:%M:%S";
-    let utc = DateTime::<Utc>::from(now());
+    let utc = DateTime::<Utc>::from(for_records());
     // chrono asks `SystemTime::now` when it looks for the zone.
     match since_epoch() < END_OF_32_BITS {
         true => utc.with_timezone(&Local).format(FORMAT).to_string(),
@@ -53,10 +92,10 @@ pub fn rfc3339(time: SystemTime) -> String {
     DateTime::<Utc>::from(time).to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
-/// A monotonic moment on the wall clock as it stands now, so that a later correction of the clock corrects it too.
+/// A monotonic moment on the wall clock as it stands now, by [`for_records`], so that a later correction of the clock corrects it too.
 #[must_use]
 pub fn wall(moment: Instant) -> SystemTime {
-    let (monotonic, wall) = (Instant::now(), now());
+    let (monotonic, wall) = (Instant::now(), for_records());
     match moment.checked_duration_since(monotonic) {
         Some(ahead) => wall + ahead,
         None => wall - monotonic.duration_since(moment),
@@ -114,6 +153,25 @@ mod tests {
         let off = restored.max(moment) - restored.min(moment);
         assert!(off < Duration::from_millis(100), "{off:?}");
         assert_eq!(from_since_boot(since_boot(Instant::now()).saturating_sub(5000)), None);
+    }
+
+    #[test]
+    fn the_csmss_time_stands_in_for_a_clock_that_is_not_set_and_goes_on() {
+        let seconds = Duration::from_secs;
+        let told = Some(Told { uptime: seconds(100), since_epoch: EARLIEST + seconds(5) });
+        assert_eq!(best(seconds(7), told, seconds(160)), EARLIEST + seconds(65));
+        assert_eq!(best(seconds(7), None, seconds(160)), seconds(7));
+        assert_eq!(best(EARLIEST, told, seconds(160)), EARLIEST, "a clock that is set is believed");
+    }
+
+    #[test]
+    fn nonsense_that_the_csms_tells_is_ignored() {
+        told("1970-01-01T00:00:00Z".parse().unwrap());
+        told(DateTime::<Utc>::MIN_UTC);
+        told(DateTime::<Utc>::MAX_UTC);
+        assert!(TOLD.lock().unwrap().is_none());
+        told("2026-11-22T00:00:00Z".parse().unwrap());
+        assert!(TOLD.lock().unwrap().is_some());
     }
 
     #[test]

@@ -202,7 +202,8 @@ impl Trigger {
                     }
                     // The link begins anew by itself; tunnels stay.
                     Some(Event::Reset { hard }) => tracing::info!(hard, "reset-requested"),
-                    Some(Event::BootStatus { .. } | Event::Clock(_) | Event::Called { .. }) => {}
+                    Some(Event::Clock(time)) => clock::told(time),
+                    Some(Event::BootStatus { .. } | Event::Called { .. }) => {}
                     None => return,
                 },
                 Ok(()) = views.changed() => {

@@ -122,8 +122,7 @@ impl Settings {
 // === impl ChargePoint ===
 
 impl ChargePoint {
-    /// A charge point that isn't connected yet. Values that were restored in `registry` win over those of `settings`. `rng`
-    /// makes the ids of CALLs, and the jitter of waits.
+    /// A charge point that isn't connected yet. `rng` makes the ids of CALLs, and the jitter of waits.
     ///
     /// Times of `settings` above [`MAX_INTERVAL`] ([`MAX_CALL_TIMEOUT`]) are taken as that.
     pub fn new(mut settings: Settings, registry: Registry, rng: fastrand::Rng) -> Self {
@@ -144,13 +143,8 @@ impl ChargePoint {
             next_request: 0,
             events: VecDeque::new(),
         };
-        for (key, preset) in [(HEARTBEAT_INTERVAL, heartbeat_interval), (MESSAGE_TIMEOUT, call_timeout)] {
-            match charge_point.registry.value(key) {
-                Some(_) => charge_point.apply(key),
-                None => charge_point.registry.put(key, Some(whole_seconds(preset))),
-            }
-        }
-        charge_point.apply(WEB_SOCKET_PING_INTERVAL);
+        charge_point.registry.put(HEARTBEAT_INTERVAL, Some(whole_seconds(heartbeat_interval)));
+        charge_point.registry.put(MESSAGE_TIMEOUT, Some(whole_seconds(call_timeout)));
         charge_point
     }
 

@@ -119,20 +119,6 @@ impl Registry {
         Ok(())
     }
 
-    /// Sets a key of the standard to what the CSMS has set it to earlier, told by
-    /// [`Event::ConfigurationChanged`](crate::Event::ConfigurationChanged).
-    ///
-    /// # Errors
-    /// Why the CSMS couldn't set it so now. The value stays as it was.
-    pub fn restore(&mut self, key: &str, value: &str) -> Result<(), &'static str> {
-        match self.change(key, value) {
-            Change::Unchanged | Change::Changed { .. } => Ok(()),
-            Change::Unknown => Err("there is no such key"),
-            Change::Ask { .. } => Err("the key isn't one of the standard's"),
-            Change::Refused(reason) => Err(reason),
-        }
-    }
-
     /// The value of a key, if the key is known and has one. Case doesn't matter.
     pub fn value(&self, key: &str) -> Option<&str> {
         self.entries.get(self.find(key)?)?.value.as_deref()

@@ -6,6 +6,7 @@ of JSON on stdout, in order. The first line it prints is {"port": N}.
   {"do": "change", "key": K, "value": V}  ChangeConfiguration
   {"do": "get", "keys": [K, ...]}         GetConfiguration; no keys: all of them
   {"do": "call", "action": A, "payload": P}   any other CALL
+  {"do": "ask", "action": A, "payload": P}    a CALL with exactly this payload; the whole frame of its answer
   {"do": "raw", "text": T, "wait": S}     send T as it is; the frames that came within S seconds
   {"do": "counts"}                        connections, boots, refused, heartbeats, connected
   {"do": "wait", "for": C, "count": N, "seconds": S}  until the count C is at least N
@@ -16,6 +17,9 @@ of JSON on stdout, in order. The first line it prints is {"port": N}.
 
 Answers: {"answer": payload}, {"error": {"code", "description"}} for a CALLERROR,
 {"failed": why} where there is no connection or no answer.
+
+Every frame that the charge point sends is held against the JSON schema of its
+message. What doesn't fit goes to the file that --violations names.
 """
 
 import argparse
@@ -24,6 +28,7 @@ import base64
 import json
 import ssl
 import sys
+import uuid
 from datetime import datetime, timezone
 from http import HTTPStatus
 from urllib.parse import unquote
@@ -34,30 +39,45 @@ from ocpp.v16 import ChargePoint, call, call_result
 from ocpp.v16.enums import Action, DataTransferStatus, RegistrationStatus
 from websockets.asyncio.server import serve
 
+from schemas import Checker
+
 ANSWER_SECONDS = 20
 
 
 class Recorder:
-    """A WebSocket connection that keeps a copy of every frame received."""
+    """A WebSocket connection that keeps a copy of every frame received, and checks it."""
 
-    def __init__(self, connection, frames):
+    def __init__(self, connection, csms):
         self.connection = connection
-        self.frames = frames
+        self.csms = csms
+        self.checker = Checker(csms.violations)
+        self.asked = {}
 
     async def recv(self):
         text = await self.connection.recv()
-        self.frames.append(text)
+        self.csms.frames.append(text)
+        frame = self.checker.received(text)
+        if frame and frame[0] in (3, 4) and frame[1] in self.asked:
+            self.asked.pop(frame[1]).set_result(frame)
         return text
 
     async def send(self, text):
+        self.checker.sent(text)
         await self.connection.send(text)
+
+    async def ask(self, action, payload):
+        """Sends a CALL as it is, and returns the frame of its answer."""
+        unique = str(uuid.uuid4())
+        self.asked[unique] = asyncio.get_running_loop().create_future()
+        await self.send(json.dumps([2, unique, action, payload]))
+        return await asyncio.wait_for(self.asked[unique], ANSWER_SECONDS)
 
 
 class Session(ChargePoint):
     """One connection of the charge point."""
 
     def __init__(self, identity, connection, csms):
-        super().__init__(identity, Recorder(connection, csms.frames), ANSWER_SECONDS)
+        super().__init__(identity, Recorder(connection, csms), ANSWER_SECONDS)
         self.csms = csms
 
     @on(Action.boot_notification)
@@ -94,6 +114,7 @@ class Csms:
         self.check_password = not options.no_password
         self.boot_status = options.boot
         self.interval = options.interval
+        self.violations = options.violations
         self.frames = []
         self.counts = {"connections": 0, "boots": 0, "refused": 0, "heartbeats": 0}
         self.changed = asyncio.Condition()
@@ -164,6 +185,8 @@ class Csms:
                 return await self.call(call.GetConfiguration(key=request.get("keys") or None))
             case "call":
                 return await self.call(getattr(call, request["action"])(**request["payload"]))
+            case "ask":
+                return {"answer": await self.session._connection.ask(request["action"], request["payload"])}
             case "raw":
                 before = len(self.frames)
                 await self.session._connection.send(request["text"])
@@ -194,6 +217,7 @@ async def main():
     arguments.add_argument("--interval", type=int, default=300)
     arguments.add_argument("--certificate")
     arguments.add_argument("--key")
+    arguments.add_argument("--violations", help="the file for frames that don't fit their schemas")
     options = arguments.parse_args()
 
     tls = None

@@ -14,6 +14,9 @@ use crate::LONG;
 use crate::process::Daemon;
 use crate::tls::Authority;
 
+/// The file for frames of the charge point that don't fit the JSON schemas of their messages.
+const VIOLATIONS: &str = "violations";
+
 /// How a CSMS is to be.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -115,6 +118,7 @@ impl Csms {
         let mut command = python("csms.py");
         command.args(["--identity", &options.identity, "--boot", options.boot]);
         command.args(["--port", &self.port.to_string(), "--interval", &options.interval.to_string()]);
+        command.arg("--violations").arg(self.dir.path().join(VIOLATIONS));
         match &options.password {
             Some(password) => command.args(["--password", &data_encoding::HEXLOWER.encode(password)]),
             None => command.arg("--no-password"),
@@ -162,6 +166,13 @@ impl Csms {
     /// Sends any CALL; `payload` in snake case. Returns `{"answer": …}`, `{"error": …}` or `{"failed": …}`.
     pub async fn call(&mut self, action: &str, payload: Value) -> Value {
         self.ask(json!({ "do": "call", "action": action, "payload": payload })).await
+    }
+
+    /// Sends a CALL with exactly this payload, and returns the frame of its answer.
+    pub async fn answer_to(&mut self, action: &str, payload: &Value) -> Value {
+        let mut answer = self.ask(json!({ "do": "ask", "action": action, "payload": payload })).await;
+        assert!(answer["answer"].is_array(), "{action} {payload}: {answer}");
+        answer["answer"].take()
     }
 
     /// Sends text as it is, and returns the frames that come within `wait`.
@@ -248,6 +259,14 @@ impl Csms {
             panic!("the CSMS has ended: {}", self.log())
         };
         serde_json::from_str(&line).expect("it speaks JSON")
+    }
+}
+
+/// Every frame of every story has to be as its schema wants it.
+impl Drop for Csms {
+    fn drop(&mut self) {
+        let violations = std::fs::read_to_string(self.dir.path().join(VIOLATIONS)).unwrap_or_default();
+        assert!(violations.is_empty() || std::thread::panicking(), "frames that don't fit:\n{violations}");
     }
 }
 

@@ -107,21 +107,6 @@ fn embedders_keys_are_asked_or_refused() {
 }
 
 #[test]
-fn restored_values_are_judged_as_changes_are() {
-    let mut registry = Registry::new(0);
-    registry.register("Mine", Access::ReadWrite).unwrap();
-    assert_eq!(registry.restore("connectiontimeout", "090"), Ok(()));
-    assert_eq!(registry.value("ConnectionTimeOut"), Some("90"));
-    for (key, value) in
-        [("ConnectionTimeOut", "soon"), ("NumberOfConnectors", "2"), ("Mine", "x"), ("Nope", "x")]
-    {
-        assert!(registry.restore(key, value).is_err(), "{key}");
-    }
-    assert_eq!(registry.value("ConnectionTimeOut"), Some("90"));
-    assert_eq!(registry.value("Mine"), None);
-}
-
-#[test]
 fn standard_values_are_judged_by_their_kind() {
     let mut registry = Registry::new(0);
     let mut change = |key: &str, value: &str| match registry.change(key, value) {
