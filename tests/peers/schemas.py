@@ -61,7 +61,7 @@ class Checker:
             kind, unique, action, *_ = json.loads(text)
             if kind == 2 and isinstance(unique, str):
                 self.actions[unique] = action
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             pass
 
     def received(self, text):
