@@ -8,7 +8,7 @@ of JSON on stdout, in order. The first line it prints is {"port": N}.
   {"do": "call", "action": A, "payload": P}   any other CALL
   {"do": "ask", "action": A, "payload": P}    a CALL with exactly this payload; the whole frame of its answer
   {"do": "raw", "text": T, "wait": S}     send T as it is; the frames that came within S seconds
-  {"do": "counts"}                        connections, boots, refused, heartbeats, connected
+  {"do": "counts"}                        connections, boots, refused, heartbeats, statuses, connected
   {"do": "wait", "for": C, "count": N, "seconds": S}  until the count C is at least N
   {"do": "frames"}                        every frame received, as text
   {"do": "boot", "status": S, "interval": I}  what the next BootNotification is answered
@@ -96,6 +96,7 @@ class Session(ChargePoint):
 
     @on(Action.status_notification)
     def on_status(self, **_):
+        self.csms.count("statuses")
         return call_result.StatusNotification()
 
     @on(Action.security_event_notification)
@@ -116,7 +117,7 @@ class Csms:
         self.interval = options.interval
         self.violations = options.violations
         self.frames = []
-        self.counts = {"connections": 0, "boots": 0, "refused": 0, "heartbeats": 0}
+        self.counts = {"connections": 0, "boots": 0, "refused": 0, "heartbeats": 0, "statuses": 0}
         self.changed = asyncio.Condition()
         self.session = None
 
