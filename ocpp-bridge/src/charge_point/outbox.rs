@@ -67,6 +67,7 @@ impl ChargePoint {
         {
             return Err(Full);
         }
+        // Acceptance ends with the connection or by a reset. Both lose what waits; nothing else has to.
         match &mut self.connection {
             Some(connection) if self.boot.is_accepted() => connection.waiting.push_back(call),
             _ => self.called(call.id, Outcome::Lost),

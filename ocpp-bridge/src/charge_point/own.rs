@@ -70,9 +70,7 @@ impl ChargePoint {
         let heartbeat = (Next::Heartbeat, connection.last_heartbeat + self.heartbeat_interval);
         let embedders = connection.waiting.front().map(|_| at_once(Next::Embedder));
         let only_accepted = [announcement, Some(heartbeat), embedders].map(|call| call.filter(|_| accepted));
-        let calls = [boot, triggered].into_iter().chain(only_accepted).flatten();
-        // After a reset nothing is made any more on this connection.
-        calls.take(if connection.is_reset { 0 } else { usize::MAX })
+        [boot, triggered].into_iter().chain(only_accepted).flatten()
     }
 
     /// When the next CALL is to be made, if none is outstanding.
@@ -173,9 +171,6 @@ impl ChargePoint {
         self.boot.answered(now, status.clone(), retry_in);
         if let Some(connection) = &mut self.connection {
             connection.last_heartbeat = now;
-        }
-        if status != RegistrationStatus::Accepted {
-            self.lose_calls();
         }
         if status == RegistrationStatus::Rejected {
             self.silence();

@@ -13,7 +13,8 @@ use super::{
 };
 use crate::frame::MessageId;
 
-/// The answer is the last thing that is said on this connection.
+/// The answer is the last thing that is said on this connection: without a registration nothing is sent unasked, and
+/// BootNotification isn't due before the next connection.
 pub(super) fn reset(charge_point: &mut ChargePoint, _: &MessageId, payload: &RawValue) -> Served {
     let [kind] = fields(payload, ["type"])?;
     let hard = kind.word(&[("Hard", true), ("Soft", false)])?;
