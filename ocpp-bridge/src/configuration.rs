@@ -31,6 +31,8 @@ pub enum Access {
     ReadOnly,
     /// The CSMS reads it, and each change is put to the embedder.
     ReadWrite,
+    /// Each change is put to the embedder, and nobody reads it: answers leave its value out, whatever it is set to.
+    WriteOnly,
 }
 
 /// Why a key can't be registered.
@@ -149,6 +151,7 @@ impl Registry {
             },
             (value, _) => value,
         };
+        let value = value.filter(|_| !matches!(entry.owner, Owner::Embedder(Access::WriteOnly)));
         let characters = value.as_deref().map_or(0, |value| value.chars().count());
         if characters > MAX_VALUE_CHARS {
             tracing::warn!(key = &*entry.name, characters, "ocpp-value-left-out");

@@ -60,4 +60,4 @@ pub use charge_point::{
 pub use configuration::{Access, Registry};
 pub use link::{Backoff, Command, LinkSettings, LinkState, LinkStatus, Url};
 pub use rust_ocpp::v1_6::types::{ConfigurationStatus, DataTransferStatus, RegistrationStatus};
-pub use security::{AuthorizationKey, Credentials, LinkSecurity, TlsSettings};
+pub use security::{AuthorizationKey, ClientCertificate, Credentials, LinkSecurity, TlsSettings};

@@ -143,6 +143,10 @@ pub const TLS_TIMEOUT: Duration = Duration::from_secs(20);
 /// How many TLS sessions are kept for resumption: there are a few URLs, and each session takes memory.
 pub const MAX_TLS_SESSIONS: usize = 8;
 
+/// While the clock isn't set, how often a CSMS's certificates may move the time that they are judged at: a chain
+/// has a handful of certificates, and each moves it once.
+pub const MAX_CERTIFICATE_BEGINNINGS: usize = 8;
+
 /// How long the WebSocket handshake may take; some CSMSs look the charge point up in a slow database.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
 

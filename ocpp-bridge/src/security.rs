@@ -3,12 +3,18 @@
 //!
 //! Everything here is given as bytes; where they are kept, and how they change, is the embedder's matter.
 
+mod client_certificate;
 mod credentials;
 mod tls;
+mod validity;
+mod verifier;
+mod words;
 
+pub use client_certificate::{ClientCertificate, ClientCertificateError};
 pub use credentials::{AuthorizationKey, AuthorizationKeyError, Credentials, CredentialsError};
-pub(crate) use tls::explain as explain_tls_error;
 pub use tls::{TlsSettings, TlsSettingsError};
+pub use validity::Validity;
+pub(crate) use words::{explain as explain_tls_error, is_tls_error};
 
 /// What protects a live link, as opposed to what the configuration wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -32,15 +32,20 @@ pub(super) enum Kind {
     PhaseRotations,
     /// A comma-separated list of feature profiles.
     Profiles,
+    /// A text without control characters, as it is.
+    Text,
 }
 
-/// The 21 required keys of the Core profile, and two that concern the link.
+/// The 21 required keys of the Core profile, two that concern the link, and two of the security extension (§6 there).
+/// `AuthorizationKey` and `SecurityProfile` are the embedder's.
 #[rustfmt::skip]
-pub(super) static STANDARD: [Standard; 23] = [
+pub(super) static STANDARD: [Standard; 25] = [
+    read_only("AdditionalRootCertificateCheck", Kind::Boolean, Some("false")),
     read_write("AuthorizeRemoteTxRequests", Kind::Boolean, Some("false")),
     read_write("ClockAlignedDataInterval", SECONDS, Some("0")),
     read_write("ConnectionTimeOut", SECONDS, Some("60")),
     read_write("ConnectorPhaseRotation", Kind::PhaseRotations, Some("NotApplicable")),
+    read_write("CpoName", Kind::Text, Some("")),
     read_only("GetConfigurationMaxKeys", COUNT, None),
     read_write(HEARTBEAT_INTERVAL, INTERVAL, None),
     read_write("LocalAuthorizeOffline", Kind::Boolean, Some("false")),
@@ -97,6 +102,8 @@ impl Kind {
                 list(value, is_phase_rotation, "the value isn't a list of phase rotations")
             }
             Self::Profiles => list(value, |_| true, "the value isn't a list of feature profiles"),
+            Self::Text if value.chars().any(char::is_control) => Err("the value has a control character"),
+            Self::Text => Ok(value.to_owned()),
         }
     }
 }

@@ -43,7 +43,7 @@ fn every_required_key_is_there_with_its_access() {
         assert_eq!(found.readonly, readonly, "{key}");
         assert!(found.value.is_some() || key == HEARTBEAT_INTERVAL, "{key}");
     }
-    assert_eq!(keys(&all).len(), CORE.len() + 2);
+    assert_eq!(keys(&all).len(), STANDARD.len());
     assert_eq!(registry.value("numberofconnectors"), Some("2"));
     assert_eq!(registry.value("SupportedFeatureProfiles"), Some("Core,RemoteTrigger"));
     assert_eq!(registry.value("GetConfigurationMaxKeys"), Some("100"));
@@ -77,6 +77,27 @@ fn absent_value_is_left_out_of_the_json() {
     registry.register("Mine", Access::ReadWrite).unwrap();
     let json = serde_json::to_string(&registry.get(&["mine"])).unwrap();
     assert_eq!(json, r#"{"configurationKey":[{"key":"Mine","readonly":false}]}"#);
+}
+
+#[test]
+fn a_write_only_key_never_shows_its_value() {
+    let mut registry = Registry::new(0);
+    registry.register("AuthorizationKey", Access::WriteOnly).unwrap();
+    assert!(matches!(registry.change("authorizationkey", "0123456789abcdef"), Change::Ask { .. }));
+    registry.put("AuthorizationKey", Some("0123456789abcdef".to_owned()));
+    let json = serde_json::to_string(&registry.get(&["AuthorizationKey"])).unwrap();
+    assert_eq!(json, r#"{"configurationKey":[{"key":"AuthorizationKey","readonly":false}]}"#);
+    assert!(!format!("{registry:?}").contains("0123456789abcdef"));
+}
+
+#[test]
+fn the_keys_of_the_security_extension_are_there() {
+    let mut registry = Registry::new(0);
+    assert_eq!(registry.value("AdditionalRootCertificateCheck"), Some("false"));
+    assert!(matches!(registry.change("AdditionalRootCertificateCheck", "true"), Change::Refused(_)));
+    let changed = registry.change("cponame", "Städtische Werke");
+    assert_eq!(changed, Change::Changed { name: "CpoName", value: "Städtische Werke".to_owned() });
+    assert!(matches!(registry.change("CpoName", "a\u{7}"), Change::Refused(_)));
 }
 
 #[test]

@@ -31,7 +31,7 @@ use crate::{
         DNS_TIMEOUT, HANDSHAKE_TIMEOUT, MAX_ADDRESSES, MAX_MESSAGE_BYTES, MAX_WRITE_BUFFER_BYTES,
         READ_BUFFER_BYTES, TCP_CONNECT_TIMEOUT, TCP_USER_TIMEOUT, TLS_TIMEOUT,
     },
-    security::{LinkSecurity, TlsSettings, explain_tls_error},
+    security::{LinkSecurity, TlsSettings, explain_tls_error, is_tls_error},
 };
 
 /// The WebSocket subprotocol of OCPP 1.6J (OCPP-J 1.6 §3.1.2).
@@ -58,8 +58,10 @@ pub(super) enum ConnectError {
     NoTlsSettings,
     /// The host can't stand in a certificate.
     ServerName { host: String },
-    /// TLS failed.
-    Tls { error: io::Error },
+    /// TLS failed; whether the CSMS had asked for our certificate and got it.
+    Tls { error: io::Error, certificate_shown: bool },
+    /// The CSMS closed the connection without a word after it was shown our certificate.
+    AfterCertificate,
     /// The URL, the identity or the credentials can't be put into a request.
     Request { error: Error },
     /// The CSMS answered with another status than 101.
@@ -84,12 +86,9 @@ pub(super) async fn connect(
     let mut last = ConnectError::NoAddress { host: url.host() };
     for address in resolve(url).await? {
         match connect_address(url, address, tls, request.clone()).await {
-            Ok(socket) => {
+            Ok((socket, client_certificate)) => {
                 let credentials = settings.credentials.is_some();
-                return Ok((
-                    socket,
-                    LinkSecurity { tls: tls.is_some(), credentials, client_certificate: false },
-                ));
+                return Ok((socket, LinkSecurity { tls: tls.is_some(), credentials, client_certificate }));
             }
             Err(error) if error.is_decision() => return Err(error),
             Err(error) => last = error,
@@ -113,35 +112,40 @@ async fn resolve(url: &Url) -> Result<Vec<SocketAddr>, ConnectError> {
     Ok(addresses)
 }
 
+/// The connection, and whether we proved our identity by a client certificate.
 async fn connect_address(
     url: &Url,
     address: SocketAddr,
     tls: Option<&TlsSettings>,
     request: Request,
-) -> Result<Socket, ConnectError> {
+) -> Result<(Socket, bool), ConnectError> {
     let peer = address.to_string();
     let tcp = within(TCP_CONNECT_TIMEOUT, "TCP", &peer, TcpStream::connect(address))
         .await?
         .map_err(|error| ConnectError::Tcp { address, error })?;
     tune(&tcp);
 
+    let mut certificate_shown = false;
     let transport: Box<dyn Transport> = match tls {
         None => Box::new(tcp),
         Some(tls) => {
             let host = url.host();
             let name = ServerName::try_from(host.trim_end_matches('.').to_owned())
                 .map_err(|_| ConnectError::ServerName { host })?;
-            let handshake = TlsConnector::from(tls.config()).connect(name, tcp);
-            let stream = within(TLS_TIMEOUT, "TLS", &peer, handshake).await?;
-            Box::new(stream.map_err(|error| ConnectError::Tls { error })?)
+            let (config, offer) = tls.config();
+            let stream =
+                within(TLS_TIMEOUT, "TLS", &peer, TlsConnector::from(config).connect(name, tcp)).await?;
+            certificate_shown = offer.is_some_and(|offer| offer.was_taken());
+            Box::new(stream.map_err(|error| ConnectError::Tls { error, certificate_shown })?)
         }
     };
 
     let handshake = client_async_with_config(request, transport, Some(bounds()));
     let (socket, _) = within(HANDSHAKE_TIMEOUT, "WebSocket", &peer, handshake)
         .await?
-        .map_err(ConnectError::of_handshake)?;
-    Ok(socket)
+        .map_err(|error| ConnectError::of_handshake(error, certificate_shown))?;
+    // The CSMS has answered the request, and so accepted the certificate before it.
+    Ok((socket, certificate_shown))
 }
 
 /// No waiting for more to send, and an end to data that nobody acknowledges. A kernel that knows neither is
@@ -200,8 +204,11 @@ impl ConnectError {
         matches!(self, Self::Http { .. } | Self::Subprotocol(_))
     }
 
-    fn of_handshake(error: Error) -> Self {
+    /// In TLS 1.3 the CSMS judges our certificate when we have sent the request already.
+    fn of_handshake(error: Error, certificate_shown: bool) -> Self {
         match error {
+            Error::Io(error) if is_tls_error(&error) => Self::Tls { error, certificate_shown },
+            error if certificate_shown && is_end(&error) => Self::AfterCertificate,
             Error::Http(response) => Self::Http { status: response.status().as_u16() },
             Error::Protocol(ProtocolError::SecWebSocketSubProtocolError(error)) => Self::Subprotocol(error),
             error => Self::Handshake { error },
@@ -220,7 +227,12 @@ impl fmt::Display for ConnectError {
             }
             Self::NoTlsSettings => f.write_str("the URL is wss://, but TLS isn't set up"),
             Self::ServerName { host } => write!(f, "TLS: {host:?} can't stand in a certificate"),
-            Self::Tls { error } => write!(f, "TLS: {}", explain_tls_error(error)),
+            Self::Tls { error, certificate_shown } => {
+                write!(f, "TLS: {}", explain_tls_error(error, *certificate_shown))
+            }
+            Self::AfterCertificate => f.write_str(
+                "the CSMS closed the connection in the WebSocket handshake, after it was shown our client certificate",
+            ),
             Self::Request { error } => write!(f, "the request can't be written: {error}"),
             Self::Http { status } => f.write_str(&explain_status(*status)),
             Self::Subprotocol(SubProtocolError::NoSubProtocol) => {
@@ -240,6 +252,17 @@ impl fmt::Display for ConnectError {
             }
             Self::Handshake { error } => write!(f, "the WebSocket handshake failed: {error}"),
         }
+    }
+}
+
+/// Whether the peer closed or reset the connection.
+fn is_end(error: &Error) -> bool {
+    match error {
+        Error::Protocol(ProtocolError::HandshakeIncomplete) => true,
+        Error::Io(error) => {
+            matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset)
+        }
+        _ => false,
     }
 }
 

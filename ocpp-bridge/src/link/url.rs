@@ -103,6 +103,22 @@ impl Url {
         self.tls
     }
 
+    /// The same URL with `wss://`. A port that is written stays; the default port becomes that of `wss://`.
+    #[must_use]
+    pub fn with_tls(&self) -> Self {
+        if self.tls {
+            return self.clone();
+        }
+        // The scheme was checked when the URL was parsed.
+        let rest = self.text.split_once("://").map_or("", |(_, rest)| rest);
+        let (authority, _) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let port = match split_port(authority).1 {
+            None | Some("") => 443,
+            Some(_) => self.port,
+        };
+        Self { text: format!("wss://{rest}"), tls: true, port, ..self.clone() }
+    }
+
     /// The host: a name in lower case, or an address without brackets.
     pub fn host(&self) -> String {
         match &self.host {
@@ -233,6 +249,21 @@ mod tests {
 
     fn with_identity(url: &str, identity: &str) -> String {
         Url::parse(url).unwrap().with_identity(identity)
+    }
+
+    #[test]
+    fn with_tls_only_the_scheme_and_its_default_port_change() {
+        for (plain, tls) in [
+            ("ws://csms/ocpp", "wss://csms/ocpp"),
+            ("WS://csms:/ocpp?a=b", "wss://csms:/ocpp?a=b"),
+            ("ws://csms:80", "wss://csms:80"),
+            ("ws://[::1]:9000/ocpp/", "wss://[::1]:9000/ocpp/"),
+            ("ws://[::1]", "wss://[::1]"),
+            ("wss://csms:8443/ocpp", "wss://csms:8443/ocpp"),
+        ] {
+            let changed = Url::parse(plain).unwrap().with_tls();
+            assert_eq!(changed, Url::parse(tls).unwrap(), "{plain}");
+        }
     }
 
     #[test]

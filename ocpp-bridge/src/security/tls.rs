@@ -1,23 +1,28 @@
-//! TLS towards the CSMS: rustls on `ring`, TLS 1.2 or later, and plain words for what goes wrong.
+//! TLS towards the CSMS: rustls on `ring`, TLS 1.2 or later, whom to trust and what to show.
 
-use std::{fmt, io, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use rustix::time::{ClockId, clock_gettime};
 use rustls::{
-    CertificateError, ClientConfig, Error, RootCertStore,
-    client::Resumption,
+    ClientConfig, RootCertStore,
+    client::{Resumption, WebPkiServerVerifier},
     pki_types::{CertificateDer, UnixTime, pem::PemObject},
     time_provider::TimeProvider,
 };
 
+use super::{
+    client_certificate::{ClientCertificate, Offer},
+    verifier::Verifier,
+};
 use crate::limits::MAX_TLS_SESSIONS;
 
-/// How to verify the CSMS, and with what TLS versions and suites.
+/// How to verify the CSMS, with what TLS versions and suites, and what to prove ourselves with.
 ///
 /// Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct TlsSettings {
     config: Arc<ClientConfig>,
+    client_certificate: Option<ClientCertificate>,
 }
 
 /// Why TLS can't be set up.
@@ -39,25 +44,48 @@ impl TlsSettings {
     /// Trusts the certificates of `ca`, the bytes of a PEM file, and nothing else; without `ca`, the
     /// system's roots, or, where the system has none, those that were built in.
     ///
+    /// `earliest` is a time since 1970 that has certainly passed, such as that of the program's build. A clock before
+    /// it isn't set: then certificates that had ended by `earliest` have expired, and those that begin later are
+    /// taken to have begun.
+    ///
     /// # Errors
     /// If `ca` can't be read, or has no certificate.
-    pub fn new(ca: Option<&[u8]>) -> Result<Self, TlsSettingsError> {
+    pub fn new(ca: Option<&[u8]>, earliest: Duration) -> Result<Self, TlsSettingsError> {
         let roots = match ca {
             Some(pem) => own_roots(pem)?,
             None => public_roots(),
         };
         let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let unusable = |error: &dyn fmt::Display| TlsSettingsError::Provider(error.to_string());
+        let webpki = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+            .build()
+            .map_err(|error| unusable(&error))?;
         let mut config = ClientConfig::builder_with_details(provider, Arc::new(WallClock))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-            .map_err(|error| TlsSettingsError::Provider(error.to_string()))?
-            .with_root_certificates(roots)
+            .map_err(|error| unusable(&error))?
+            .dangerous() // rustls's word for any verifier of one's own; this one asks webpki.
+            .with_custom_certificate_verifier(Arc::new(Verifier::new(webpki, earliest)))
             .with_no_client_auth();
         config.resumption = Resumption::in_memory_sessions(MAX_TLS_SESSIONS);
-        Ok(Self { config: Arc::new(config) })
+        Ok(Self { config: Arc::new(config), client_certificate: None })
     }
 
-    pub(crate) fn config(&self) -> Arc<ClientConfig> {
-        Arc::clone(&self.config)
+    /// Shows this certificate to a CSMS that asks for one.
+    #[must_use]
+    pub fn with_client_certificate(self, certificate: ClientCertificate) -> Self {
+        let mut config = (*self.config).clone();
+        // A resumed session rests on what an earlier one proved; each link is to prove itself.
+        config.resumption = Resumption::disabled();
+        Self { config: Arc::new(config), client_certificate: Some(certificate) }
+    }
+
+    /// For one handshake; and what tells afterwards whether our certificate was asked for, if there is one.
+    pub(crate) fn config(&self) -> (Arc<ClientConfig>, Option<Arc<Offer>>) {
+        let Some(certificate) = &self.client_certificate else { return (Arc::clone(&self.config), None) };
+        let offer = certificate.offer();
+        let mut config = (*self.config).clone();
+        config.client_auth_cert_resolver = Arc::clone(&offer) as _;
+        (Arc::new(config), Some(offer))
     }
 }
 
@@ -68,9 +96,13 @@ struct WallClock;
 
 impl TimeProvider for WallClock {
     fn current_time(&self) -> Option<UnixTime> {
-        let seconds = u64::try_from(clock_gettime(ClockId::Realtime).tv_sec).unwrap_or_default();
-        Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
+        Some(UnixTime::since_unix_epoch(wall_clock()))
     }
+}
+
+/// The wall clock since 1970; before that, it counts as at 1970.
+pub(super) fn wall_clock() -> Duration {
+    Duration::from_secs(u64::try_from(clock_gettime(ClockId::Realtime).tv_sec).unwrap_or_default())
 }
 
 fn own_roots(pem: &[u8]) -> Result<RootCertStore, TlsSettingsError> {
@@ -113,64 +145,3 @@ impl fmt::Display for TlsSettingsError {
 }
 
 impl std::error::Error for TlsSettingsError {}
-
-/// Says in plain words why a TLS handshake failed.
-pub(crate) fn explain(error: &io::Error) -> String {
-    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
-    match tls {
-        None if error.kind() == io::ErrorKind::UnexpectedEof => {
-            "the CSMS closed the connection in the TLS handshake".to_owned()
-        }
-        None => format!("the TLS handshake failed: {error}"),
-        Some(Error::InvalidCertificate(error)) => explain_certificate(error),
-        Some(Error::AlertReceived(alert)) => format!("the CSMS ended the TLS handshake with {alert:?}"),
-        Some(Error::PeerIncompatible(reason)) => {
-            format!("the CSMS has no TLS version or cipher suite that we accept: {reason:?}")
-        }
-        Some(Error::InvalidMessage(_)) => "the CSMS doesn't speak TLS on this port".to_owned(),
-        Some(error) => format!("the TLS handshake failed: {error}"),
-    }
-}
-
-fn explain_certificate(error: &CertificateError) -> String {
-    match error {
-        CertificateError::UnknownIssuer => {
-            "the CSMS's certificate has an unknown issuer: no trusted CA signed it".to_owned()
-        }
-        CertificateError::Expired => "the CSMS's certificate has expired".to_owned(),
-        CertificateError::ExpiredContext { time, not_after } => format!(
-            "the CSMS's certificate has expired: it ended {}, and this clock says {}",
-            utc(not_after.as_secs()),
-            utc(time.as_secs())
-        ),
-        CertificateError::NotValidYet => "the CSMS's certificate isn't valid yet".to_owned(),
-        CertificateError::NotValidYetContext { time, not_before } => format!(
-            "the CSMS's certificate isn't valid yet: it starts {}, and this clock says {}",
-            utc(not_before.as_secs()),
-            utc(time.as_secs())
-        ),
-        CertificateError::NotValidForNameContext { expected, presented } if presented.is_empty() => format!(
-            "the CSMS's certificate isn't for {}: it has only a CN, no subjectAltName",
-            expected.to_str()
-        ),
-        CertificateError::NotValidForNameContext { expected, presented } => {
-            format!(
-                "the CSMS's certificate isn't for {}, but for {}",
-                expected.to_str(),
-                presented.join(", ")
-            )
-        }
-        // The verifier's own error type isn't ours to name; its words are its variants'.
-        CertificateError::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
-            "the CSMS's certificate is a CA's, which can't be a server's own".to_owned()
-        }
-        error => format!("the CSMS's certificate can't be accepted: {error}"),
-    }
-}
-
-fn utc(unix_seconds: u64) -> String {
-    i64::try_from(unix_seconds)
-        .ok()
-        .and_then(|seconds| chrono::DateTime::from_timestamp(seconds, 0))
-        .map_or_else(|| format!("{unix_seconds} s after 1970"), |time| time.format("%FT%TZ").to_string())
-}

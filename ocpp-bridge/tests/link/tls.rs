@@ -38,7 +38,7 @@ impl Ca {
 
     fn settings(&self, csms: &Csms) -> LinkSettings {
         let mut settings = settings(&csms.url.replace("ws://", "wss://"));
-        settings.tls = Some(TlsSettings::new(Some(self.pem.as_bytes())).unwrap());
+        settings.tls = Some(TlsSettings::new(Some(self.pem.as_bytes()), Duration::ZERO).unwrap());
         settings.credentials =
             Some(Credentials::new("CP", AuthorizationKey::parse(b"secret").unwrap()).unwrap());
         settings
@@ -154,7 +154,7 @@ async fn wss_without_tls_settings_is_an_error_of_its_own() {
 
 #[test]
 fn ca_files_that_are_none_are_told_apart() {
-    let error = |pem: &[u8]| TlsSettings::new(Some(pem)).unwrap_err().to_string();
+    let error = |pem: &[u8]| TlsSettings::new(Some(pem), Duration::ZERO).unwrap_err().to_string();
     assert_eq!(error(b""), "the CA file holds no certificate");
     assert_eq!(error(b"hello\n"), "the CA file holds no certificate");
     assert_eq!(
@@ -169,5 +169,5 @@ fn ca_files_that_are_none_are_told_apart() {
 
 #[test]
 fn system_or_built_in_roots_are_there() {
-    TlsSettings::new(None).unwrap();
+    TlsSettings::new(None, Duration::ZERO).unwrap();
 }
