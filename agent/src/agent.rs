@@ -96,6 +96,7 @@ impl Agent {
             started: Instant::now().into_std(),
             mode: if link.is_some() { "direct" } else { "off" },
             ocpp: link.as_ref().map(OcppLink::status),
+            security: link.as_ref().map(OcppLink::security),
             views: handle.views(),
             usage: handle.usage(),
             keys: keys.clone(),

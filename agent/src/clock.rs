@@ -14,8 +14,23 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use crate::usage::count::Month;
 
-/// No release of this program is older than this, so a wall clock before it was never set: 2026-01-01.
-const EARLIEST: Duration = Duration::from_secs(1_767_225_600);
+/// A wall clock before this was never set: when the program was built, if the build was told so, as `cross/build` does
+/// with the time of the commit (<https://reproducible-builds.org/specs/source-date-epoch/>), and 2026-01-01 otherwise, which no release is older than.
+pub const EARLIEST: Duration = Duration::from_secs(earliest(option_env!("SOURCE_DATE_EPOCH")));
+
+const FIRST_RELEASE: u64 = 1_767_225_600;
+
+/// What isn't a number, or older, counts as the first release.
+const fn earliest(epoch: Option<&str>) -> u64 {
+    let Some(epoch) = epoch else { return FIRST_RELEASE };
+    match u64::from_str_radix(epoch, 10) {
+        Ok(seconds) if seconds > FIRST_RELEASE && seconds < END_OF_TIMES => seconds,
+        _ => FIRST_RELEASE,
+    }
+}
+
+/// The year 2200: a build that says it is from after that has mistaken the unit.
+const END_OF_TIMES: u64 = 7_258_118_400;
 
 /// The year 10000, which RFC 3339 can't write.
 const END_OF_YEARS: Duration = Duration::from_secs(253_402_300_800);
@@ -132,7 +147,7 @@ pub(crate) fn uptime() -> Duration {
     duration(clock_gettime(ClockId::Monotonic))
 }
 
-fn since_epoch() -> Duration {
+pub(crate) fn since_epoch() -> Duration {
     duration(clock_gettime(ClockId::Realtime))
 }
 
@@ -170,13 +185,22 @@ mod tests {
         told(DateTime::<Utc>::MIN_UTC);
         told(DateTime::<Utc>::MAX_UTC);
         assert!(TOLD.lock().unwrap().is_none());
-        told("2026-11-22T00:00:00Z".parse().unwrap());
+        told("2200-11-22T00:00:00Z".parse().unwrap());
         assert!(TOLD.lock().unwrap().is_some());
     }
 
     #[test]
+    fn a_build_that_tells_its_time_raises_the_earliest() {
+        assert_eq!(earliest(Some("1798761600")), 1_798_761_600);
+        for odd in [None, Some(""), Some("0"), Some("-1"), Some("now"), Some("1798761600000")] {
+            assert_eq!(earliest(odd), FIRST_RELEASE, "{odd:?}");
+        }
+    }
+
+    #[test]
     fn rfc3339_is_utc_in_seconds() {
-        assert_eq!(rfc3339(SystemTime::UNIX_EPOCH + EARLIEST), "2026-01-01T00:00:00Z");
+        let first = SystemTime::UNIX_EPOCH + Duration::from_secs(FIRST_RELEASE);
+        assert_eq!(rfc3339(first), "2026-01-01T00:00:00Z");
         assert!(is_set());
     }
 }

@@ -6,6 +6,7 @@
 //! - [`policy`]: may this be opened?
 //! - [`supervisor`]: the one owner of all tunnels; [`wanted`]: what survives its restart.
 //! - [`usage`]: what the tunnels have carried this month, and the cap on it; [`bytes`]: amounts of data in words.
+//! - [`link_security`]: what the OCPP link proves itself with, and how the CSMS changes that.
 //! - [`trigger`]: the OCPP link, its keys and what they open.
 //! - [`way_out`]: a server's other ports, the proxy; [`network`]: tells when the network has come back.
 //! - [`control`]: the socket between the command line and the agent.
@@ -24,6 +25,7 @@ pub mod control;
 pub mod exit;
 pub mod journal;
 pub mod limits;
+pub mod link_security;
 pub mod network;
 pub mod policy;
 pub mod service;

@@ -25,6 +25,13 @@ pub const CLOSED_SHOWN: usize = 4;
 /// Characters of a configuration value over OCPP (OCPP 1.6 edition 2, `CiString500Type`).
 pub const OCPP_VALUE_CHARACTERS: usize = 500;
 
+/// Bytes of the file that keeps the security settings of the link which are read: two keys of the longest, and more.
+pub const KEPT_SECURITY_BYTES: u64 = 4096;
+/// How often a new security profile may reach no CSMS before the old one is tried: a CSMS may take a moment to follow.
+pub const PROFILE_ATTEMPTS: u32 = 3;
+/// A client certificate that ends so soon is told of.
+pub const CERTIFICATE_NOTICE: Duration = Duration::from_secs(30 * 24 * 3600);
+
 /// Commands that wait for the supervisor: one of each client, and OCPP's.
 pub const SUPERVISOR_COMMANDS: usize = 16;
 /// Events of the OCPP link that wait for the trigger.

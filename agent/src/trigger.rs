@@ -4,20 +4,19 @@
 //! and by the supervisor's policy; the answer says only whether they were accepted, the reason is in `…Status`.
 
 use std::fmt::{self, Write};
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ocpp_bridge::{
-    Access, AuthorizationKey, BootInfo, ChargePoint, Command, ConfigurationStatus, Credentials,
-    DataTransferStatus, Event, LinkSettings, LinkStatus, Registry, RequestId, TlsSettings,
+    Access, BootInfo, ChargePoint, Command, ConfigurationStatus, ConnectionProfile, DataTransferStatus, Event,
+    LinkSettings, LinkStatus, Registry, RequestId,
 };
 use reverse_tunnel::{Destination, DeviceKeys, Identity, Reason};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::config::{CLIENT_KEY, Config, Ocpp, Slot};
-use crate::limits::{LINK_COMMANDS, LINK_EVENTS, OCPP_VALUE_CHARACTERS, SECRET_BYTES};
+use crate::limits::{LINK_COMMANDS, LINK_EVENTS, OCPP_VALUE_CHARACTERS};
+use crate::link_security::{AUTHORIZATION_KEY, FileError, LinkSecurity, SECURITY_PROFILE, SecurityView};
 use crate::policy::Refusal;
 use crate::supervisor::{OpenRequest, Source, SupervisorHandle, TunnelId, View, What};
 use crate::{clock, journal};
@@ -26,6 +25,7 @@ use crate::{clock, journal};
 #[derive(Debug)]
 pub struct OcppLink {
     status: watch::Receiver<LinkStatus>,
+    security: watch::Receiver<SecurityView>,
     stop: mpsc::Sender<()>,
     task: JoinHandle<()>,
 }
@@ -33,10 +33,8 @@ pub struct OcppLink {
 /// Why no link can be set up.
 #[derive(Debug)]
 pub enum LinkError {
-    /// A file of the configuration can't be read.
-    File(&'static str, PathBuf, io::Error),
-    /// A file of the configuration can't be used.
-    Content(&'static str, PathBuf, String),
+    /// A secret or certificate of the configuration can't be used.
+    Security(FileError),
     /// The configuration's keys clash; [`Config`] has ruled it out.
     Keys(String),
 }
@@ -47,12 +45,18 @@ pub enum LinkError {
 /// A secret or certificate that the configuration names can't be used.
 pub fn start(
     config: &Config,
-    ocpp: &Ocpp,
+    ocpp: &Arc<Ocpp>,
     keys: &DeviceKeys,
     supervisor: SupervisorHandle,
     network: watch::Receiver<()>,
 ) -> Result<OcppLink, LinkError> {
-    let mut settings = link_settings(ocpp)?;
+    let (security, profile) =
+        LinkSecurity::open(ocpp.clone(), &config.state_dir).map_err(LinkError::Security)?;
+    let ConnectionProfile { urls, credentials, tls } = profile;
+    let mut settings = LinkSettings::new(urls, ocpp.identity.clone());
+    (settings.credentials, settings.tls) = (credentials, tls);
+    settings.ping_interval = ocpp.ping_interval;
+    settings.backoff = ocpp.backoff;
     settings.network = Some(network);
     let registry = registry(config, ocpp)?;
     let boot = BootInfo {
@@ -76,7 +80,10 @@ pub fn start(
         command_receiver,
         status_sender,
     ));
+    let view = security.view();
     let trigger = Trigger {
+        security,
+        status: status.clone(),
         slots: config.slots.clone(),
         client_key: None,
         to_authorise: keys.to_authorise(),
@@ -89,7 +96,7 @@ pub fn start(
         // It has dropped its end of the commands, which ends the link in its own time.
         let _ = link.await;
     });
-    Ok(OcppLink { status, stop, task })
+    Ok(OcppLink { status, security: view, stop, task })
 }
 
 impl OcppLink {
@@ -99,49 +106,17 @@ impl OcppLink {
         self.status.clone()
     }
 
+    /// What the link proves itself with, and what becomes of changes to that.
+    #[must_use]
+    pub fn security(&self) -> watch::Receiver<SecurityView> {
+        self.security.clone()
+    }
+
     /// Says goodbye to the CSMS.
     pub async fn stop(self) {
         drop(self.stop);
         let _ = self.task.await;
     }
-}
-
-/// Reads the secrets and certificates that the link needs, and says what is wrong with them.
-///
-/// # Errors
-/// See [`LinkError`].
-pub fn check_files(ocpp: &Ocpp) -> Result<(), LinkError> {
-    link_settings(ocpp).map(drop)
-}
-
-fn link_settings(ocpp: &Ocpp) -> Result<LinkSettings, LinkError> {
-    let mut settings = LinkSettings::new(ocpp.urls.clone(), ocpp.identity.clone());
-    settings.ping_interval = ocpp.ping_interval;
-    settings.backoff = ocpp.backoff;
-    if let Some(path) = ocpp.authorization_key_file.as_deref().filter(|_| ocpp.security_profile > 0) {
-        let content = |error: &dyn fmt::Display| {
-            LinkError::Content("ocpp.authorization_key_file", path.to_owned(), error.to_string())
-        };
-        let bytes = read("ocpp.authorization_key_file", path)?;
-        let key = AuthorizationKey::parse(&bytes).map_err(|error| content(&error))?;
-        settings.credentials = Some(Credentials::new(&ocpp.identity, key).map_err(|error| content(&error))?);
-    }
-    if ocpp.urls.iter().any(ocpp_bridge::Url::is_tls) {
-        let ca = ocpp.ca_file.as_deref().map(|path| read("ocpp.ca_file", path)).transpose()?;
-        let tls = TlsSettings::new(ca.as_deref()).map_err(|error| {
-            LinkError::Content("ocpp.ca_file", ocpp.ca_file.clone().unwrap_or_default(), error.to_string())
-        })?;
-        settings.tls = Some(tls);
-    }
-    Ok(settings)
-}
-
-fn read(name: &'static str, path: &Path) -> Result<Vec<u8>, LinkError> {
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(SECRET_BYTES).read_to_end(&mut bytes))
-        .map_err(|error| LinkError::File(name, path.to_owned(), error))?;
-    Ok(bytes)
 }
 
 fn registry(config: &Config, ocpp: &Ocpp) -> Result<Registry, LinkError> {
@@ -154,6 +129,8 @@ fn registry(config: &Config, ocpp: &Ocpp) -> Result<Registry, LinkError> {
         register(&status_key(slot), Access::ReadOnly)?;
     }
     register(CLIENT_KEY, Access::ReadOnly)?;
+    register(AUTHORIZATION_KEY, Access::WriteOnly)?;
+    register(SECURITY_PROFILE, Access::ReadWrite)?;
     Ok(registry)
 }
 
@@ -167,6 +144,8 @@ fn client_key_value(identity: &Identity) -> Option<String> {
 }
 
 struct Trigger {
+    security: LinkSecurity,
+    status: watch::Receiver<LinkStatus>,
     slots: Vec<Slot>,
     client_key: Option<String>,
     to_authorise: watch::Receiver<Identity>,
@@ -180,6 +159,7 @@ impl Trigger {
     async fn run(mut self, mut events: mpsc::Receiver<Event>, mut stopped: mpsc::Receiver<()>) {
         let mut views = self.supervisor.views();
         self.show_client_key().await;
+        self.carry_on_security().await;
         let first = views.borrow_and_update().clone();
         self.show_slots(&first).await;
         loop {
@@ -190,6 +170,7 @@ impl Trigger {
                         let views = views.borrow_and_update().clone();
                         self.show_slots(&views).await;
                         self.answer(request, status).await;
+                        self.carry_on_security().await;
                     }
                     Some(Event::ConfigurationChanged { key, value }) => {
                         tracing::info!(key, value, "configuration-changed");
@@ -210,6 +191,11 @@ impl Trigger {
                     let views = views.borrow_and_update().clone();
                     self.show_slots(&views).await;
                 }
+                Ok(()) = self.status.changed() => {
+                    let status = self.status.borrow_and_update().clone();
+                    self.security.observe(&status);
+                    self.carry_on_security().await;
+                }
                 Ok(()) = self.to_authorise.changed() => {
                     self.show_client_key().await;
                     let views = views.borrow_and_update().clone();
@@ -226,7 +212,18 @@ impl Trigger {
         self.show(CLIENT_KEY, self.client_key.clone()).await;
     }
 
-    async fn change(&self, key: &str, value: &str, profile: u8) -> ConfigurationStatus {
+    /// Tells the link what its security settings have come to, and the CSMS which profile that is.
+    async fn carry_on_security(&mut self) {
+        self.show(SECURITY_PROFILE, Some(self.security.profile_value())).await;
+        if let Some(command) = self.security.take_command() {
+            let _ = self.commands.send(command).await;
+        }
+    }
+
+    async fn change(&mut self, key: &str, value: &str, profile: u8) -> ConfigurationStatus {
+        if let Some(status) = self.security.change(key, value) {
+            return status;
+        }
         let Some(slot) = self.slots.iter().find(|slot| slot.key.eq_ignore_ascii_case(key)) else {
             return ConfigurationStatus::NotSupported;
         };
@@ -338,14 +335,7 @@ fn cut(mut text: String) -> String {
 impl fmt::Display for LinkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File(name, path, error) => {
-                write!(
-                    f,
-                    "{name} {} can't be read: {error}; put it there, or mend its permissions",
-                    path.display()
-                )
-            }
-            Self::Content(name, path, error) => write!(f, "{name} {} can't be used: {error}", path.display()),
+            Self::Security(error) => error.fmt(f),
             Self::Keys(error) => f.write_str(error),
         }
     }

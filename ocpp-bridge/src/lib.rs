@@ -58,6 +58,6 @@ pub use charge_point::{
     BootInfo, Call, CallId, ChargePoint, Event, Full, Outcome, Report, RequestId, Settings, Vendor,
 };
 pub use configuration::{Access, Registry};
-pub use link::{Backoff, Command, LinkSettings, LinkState, LinkStatus, Url};
+pub use link::{Attempts, Backoff, Command, ConnectionProfile, LinkSettings, LinkState, LinkStatus, Url};
 pub use rust_ocpp::v1_6::types::{ConfigurationStatus, DataTransferStatus, RegistrationStatus};
-pub use security::{AuthorizationKey, ClientCertificate, Credentials, LinkSecurity, TlsSettings};
+pub use security::{AuthorizationKey, ClientCertificate, Credentials, LinkSecurity, TlsSettings, Validity};

@@ -163,6 +163,10 @@ pub const TCP_USER_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a closing handshake may take.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long a connection must live until the CSMS is taken to have accepted its credentials, if it has said nothing
+/// earlier: some accept the WebSocket, look the charge point up, and close.
+pub const PROVEN_AFTER: Duration = Duration::from_secs(10);
+
 /// How long a connection must live before the back-off starts anew, if its boot isn't accepted earlier.
 pub const STABLE_AFTER: Duration = Duration::from_secs(60);
 

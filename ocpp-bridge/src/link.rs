@@ -24,7 +24,7 @@ use tokio::{
 
 pub use self::{
     backoff::Backoff,
-    status::{LinkState, LinkStatus},
+    status::{Attempts, LinkState, LinkStatus},
     url::{Url, UrlError},
 };
 use self::{
@@ -35,7 +35,7 @@ use self::{
 use crate::{
     Call, CallId, ChargePoint, ConfigurationStatus, DataTransferStatus, Event, Full, Outcome,
     RegistrationStatus, Report, RequestId,
-    limits::{PING_INTERVAL, PONG_TIMEOUT, STABLE_AFTER},
+    limits::{PING_INTERVAL, PONG_TIMEOUT, PROVEN_AFTER, STABLE_AFTER},
     security::{Credentials, LinkSecurity, TlsSettings},
 };
 
@@ -59,6 +59,18 @@ pub struct LinkSettings {
     /// Tells when the network has come back: a wait between connections ends then, so it should not come too often.
     /// Without it, or when its sender is gone, waits last as long as they last.
     pub network: Option<watch::Receiver<()>>,
+}
+
+/// What decides where and as whom the link connects, and how it is protected: a part of [`LinkSettings`] that may be
+/// replaced while the link runs.
+#[derive(Debug, Clone)]
+pub struct ConnectionProfile {
+    /// See [`LinkSettings::urls`].
+    pub urls: Vec<Url>,
+    /// See [`LinkSettings::credentials`].
+    pub credentials: Option<Credentials>,
+    /// See [`LinkSettings::tls`].
+    pub tls: Option<TlsSettings>,
 }
 
 /// What the embedder tells the link.
@@ -97,6 +109,23 @@ pub enum Command {
     /// See [`ChargePoint::call`]. One for which there is no place is lost; while the embedder doesn't take that
     /// event, no other command is looked at.
     Call(Call),
+    /// Connect in another way from now on.
+    Connect {
+        /// How.
+        profile: Box<ConnectionProfile>,
+        /// Names it in [`LinkStatus::attempts`]; [`LinkSettings`] begins with 0.
+        number: u64,
+        /// End the connection in good order, after the answers that are due on it, or the wait for the next one, and
+        /// connect. Otherwise it waits for the next connection.
+        at_once: bool,
+    },
+}
+
+/// A [`Command::Connect`] that waits to be carried out.
+struct Change {
+    profile: Box<ConnectionProfile>,
+    number: u64,
+    at_once: bool,
 }
 
 /// What has failed: the try to connect, or the connection.
@@ -117,6 +146,10 @@ struct Driver {
     rng: fastrand::Rng,
     /// A CALL of the embedder that had no place, until it has been told.
     surplus: Option<CallId>,
+    /// How to connect from the next connection on.
+    change: Option<Change>,
+    /// When a connection counts as good although the CSMS has said nothing on it; `None` once it does, and without one.
+    unproven: Option<Instant>,
     /// The index of the URL that worked last.
     last_good: usize,
     /// What was logged last about each URL, so that a thousand equal failures make one line.
@@ -147,6 +180,8 @@ pub async fn run(
         publisher,
         rng,
         surplus: None,
+        change: None,
+        unproven: None,
         last_good: 0,
         logged,
     };
@@ -178,6 +213,7 @@ impl Driver {
         let mut failures = 0;
         let mut network = self.settings.network.take();
         loop {
+            self.carry_out_change();
             // What changes while a connection is tried makes the next try worth it.
             if let Some(network) = &mut network {
                 network.mark_unchanged();
@@ -186,6 +222,9 @@ impl Driver {
                 && self.stay(socket, security).await?
             {
                 failures = 0;
+            }
+            if self.is_change_urgent() {
+                continue;
             }
             let delay = self.settings.backoff.delay(failures, &mut self.rng);
             failures = failures.saturating_add(1);
@@ -201,22 +240,42 @@ impl Driver {
         }
     }
 
-    /// Tries every URL once. `None`: no luck.
+    /// Connects in another way from now on, if that was asked for.
+    fn carry_out_change(&mut self) {
+        let Some(Change { profile, number, .. }) = self.change.take() else { return };
+        let ConnectionProfile { urls, credentials, tls } = *profile;
+        self.logged = vec![None; urls.len()];
+        self.last_good = 0;
+        self.settings = LinkSettings { urls, credentials, tls, ..self.settings.clone() };
+        self.publisher.profile_changed(number);
+    }
+
+    fn is_change_urgent(&self) -> bool {
+        self.change.as_ref().is_some_and(|change| change.at_once)
+    }
+
+    /// Tries every URL once. `None`: no luck, or no use any more.
     async fn connect_any(&mut self) -> Result<Option<(Socket, LinkSecurity)>, Shutdown> {
         let (first, urls) = (self.last_good, self.settings.urls.len());
+        let mut refused = false;
         for index in (0..urls).map(|step| (first + step) % urls) {
             let Some(url) = self.settings.urls.get(index).cloned() else { continue };
             self.publisher.connecting(&url);
             let settings = self.settings.clone();
-            match self.meanwhile(connect(&url, &settings)).await? {
+            let Some(outcome) = self.meanwhile(connect(&url, &settings)).await? else { return Ok(None) };
+            match outcome {
                 Ok((socket, security)) => {
                     tracing::info!(%url, profile = security.profile(), "ocpp-connected");
                     self.last_good = index;
                     return Ok(Some((socket, security)));
                 }
-                Err(error) => self.failed(Failure::Connect, index, error.to_string()),
+                Err(error) => {
+                    refused |= error.is_refusal();
+                    self.failed(Failure::Connect, index, error.to_string());
+                }
             }
         }
+        self.publisher.attempt_failed(refused);
         Ok(None)
     }
 
@@ -227,6 +286,7 @@ impl Driver {
         self.charge_point.handle_connected(opened, security);
         let accepted_before = self.is_accepted();
         self.publisher.connected(security);
+        self.unproven = Some(opened + PROVEN_AFTER);
 
         let served = self.serve(&mut session).await;
         let ending = served.as_ref().unwrap_or(&Ending::SHUTDOWN);
@@ -235,22 +295,32 @@ impl Driver {
         self.charge_point.handle_disconnected(now());
         self.publisher.disconnected();
         let ending = served?;
+        let unproven = self.unproven.take().is_some();
         if was_reset {
             return Ok(true);
         }
+        if self.is_change_urgent() {
+            return Ok(false);
+        }
         self.failed(Failure::Lost, self.last_good, ending.reason.into_owned());
+        if unproven {
+            self.publisher.attempt_failed(true);
+        }
         Ok(now() >= opened + STABLE_AFTER || (self.is_accepted() && !accepted_before))
     }
 
     async fn serve(&mut self, session: &mut Session) -> Result<Ending, Shutdown> {
         loop {
+            if self.is_change_urgent() {
+                return Ok(Ending::CHANGE);
+            }
             self.show_boot();
             if self.charge_point.is_resetting() {
                 return Ok(Ending::RESET);
             }
             session.set_excused(self.charge_point.is_embedder_busy(), now());
             let ping_interval = self.charge_point.ping_interval();
-            let due = [self.charge_point.poll_timeout(), session.poll_timeout(ping_interval)];
+            let due = [self.charge_point.poll_timeout(), session.poll_timeout(ping_interval), self.unproven];
             let due = due.into_iter().flatten().min();
             let timer = sleep_until(due.unwrap_or_else(now).into());
 
@@ -258,18 +328,24 @@ impl Driver {
                 input = poll_fn(|cx| session.poll(cx, &mut self.charge_point)) => {
                     session.heard(now());
                     match input {
-                        Input::Text(text) => self.charge_point.handle_text(now(), &text),
+                        Input::Text(text) => {
+                            prove(&mut self.unproven, &self.publisher);
+                            self.charge_point.handle_text(now(), &text);
+                        }
                         Input::Life => {}
                         Input::Ended(ending) => return Ok(ending),
                     }
                 }
                 command = self.commands.recv(), if self.surplus.is_none() => {
-                    self.surplus = obey(command, &mut self.charge_point)?;
+                    self.surplus = obey(command, &mut self.charge_point, &mut self.change)?;
                 }
                 permit = self.events.reserve(), if self.surplus.is_some() || self.charge_point.has_event() => {
                     deliver(permit, &mut self.surplus, &mut self.charge_point);
                 }
                 () = timer, if due.is_some() => {
+                    if self.unproven.is_some_and(|due| due <= now()) {
+                        prove(&mut self.unproven, &self.publisher);
+                    }
                     self.charge_point.handle_timeout(now());
                     if let Some(ending) = session.handle_timeout(now(), ping_interval) {
                         return Ok(ending);
@@ -279,20 +355,22 @@ impl Driver {
         }
     }
 
-    /// Does something while there is no connection, and serves the embedder meanwhile.
-    async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Shutdown> {
+    /// Does something while there is no connection, and serves the embedder meanwhile. `None`: the embedder has another
+    /// way to connect, which makes this one pointless.
+    async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> Result<Option<T>, Shutdown> {
         let mut work = pin!(work);
-        loop {
+        while !self.is_change_urgent() {
             tokio::select! {
-                done = &mut work => return Ok(done),
+                done = &mut work => return Ok(Some(done)),
                 command = self.commands.recv(), if self.surplus.is_none() => {
-                    self.surplus = obey(command, &mut self.charge_point)?;
+                    self.surplus = obey(command, &mut self.charge_point, &mut self.change)?;
                 }
                 permit = self.events.reserve(), if self.surplus.is_some() || self.charge_point.has_event() => {
                     deliver(permit, &mut self.surplus, &mut self.charge_point);
                 }
             }
         }
+        Ok(None)
     }
 
     fn is_accepted(&self) -> bool {
@@ -322,6 +400,13 @@ impl Driver {
     }
 }
 
+/// The CSMS doesn't only let us in, it lets us stay.
+fn prove(unproven: &mut Option<Instant>, publisher: &Publisher) {
+    if unproven.take().is_some() {
+        publisher.proven();
+    }
+}
+
 /// Waits for news of the network; where none can come, for ever.
 async fn changed(network: &mut Option<watch::Receiver<()>>) {
     let heard = match network {
@@ -334,7 +419,11 @@ async fn changed(network: &mut Option<watch::Receiver<()>>) {
 }
 
 /// Carries a command out. A CALL for which there is no place is handed back.
-fn obey(command: Option<Command>, charge_point: &mut ChargePoint) -> Result<Option<CallId>, Shutdown> {
+fn obey(
+    command: Option<Command>,
+    charge_point: &mut ChargePoint,
+    change: &mut Option<Change>,
+) -> Result<Option<CallId>, Shutdown> {
     match command.ok_or(Shutdown)? {
         Command::SetValue { key, value } => charge_point.set_value(&key, value),
         Command::AnswerChange { request, status } => charge_point.answer_change(request, status),
@@ -346,6 +435,7 @@ fn obey(command: Option<Command>, charge_point: &mut ChargePoint) -> Result<Opti
             let id = call.id;
             return Ok(charge_point.call(now(), call).err().map(|Full| id));
         }
+        Command::Connect { profile, number, at_once } => *change = Some(Change { profile, number, at_once }),
     }
     Ok(None)
 }

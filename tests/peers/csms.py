@@ -219,12 +219,20 @@ async def main():
     arguments.add_argument("--certificate")
     arguments.add_argument("--key")
     arguments.add_argument("--violations", help="the file for frames that don't fit their schemas")
+    arguments.add_argument("--client-ca", help="charge points must have a certificate of this authority")
+    arguments.add_argument("--old-tls", action="store_true", help="no TLS later than 1.1")
     options = arguments.parse_args()
 
     tls = None
     if options.certificate:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(options.certificate, options.key)
+        if options.client_ca:
+            tls.load_verify_locations(options.client_ca)
+            tls.verify_mode = ssl.CERT_REQUIRED
+        if options.old_tls:
+            tls.set_ciphers("ALL:@SECLEVEL=0")
+            tls.minimum_version, tls.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
 
     csms = Csms(options)
     server = await serve(

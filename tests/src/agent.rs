@@ -14,6 +14,7 @@ use tokio::process::Command;
 use crate::csms::Csms;
 use crate::process::{self, Daemon, Output, run};
 use crate::syslog::Syslog;
+use crate::tls::Files;
 use crate::{LONG, sshd, wait_until};
 
 /// A configuration file in the making, and the directory that the agent will live in.
@@ -81,6 +82,7 @@ impl Setup {
     pub fn csms(mut self, csms: &Csms) -> Self {
         let options = csms.options();
         let profile = match (&options.password, options.tls) {
+            _ if options.client_certificates => 3,
             (None, _) => 0,
             (Some(_), false) => 1,
             (Some(_), true) => 2,
@@ -96,8 +98,19 @@ impl Setup {
         }
         if let Some(authority) = csms.authority() {
             self = self.ocpp(&format!("ca_file = '{}'", authority.root().display()));
+            if options.client_certificates {
+                let files = authority.client(self.dir.path(), &options.identity);
+                self = self.client_certificate(&files);
+            }
         }
         if profile < 2 { self.policy(&format!("minimum_security_profile = {profile}")) } else { self }
+    }
+
+    /// Shows this certificate to the CSMS.
+    #[must_use]
+    pub fn client_certificate(self, files: &Files) -> Self {
+        self.ocpp(&format!("client_certificate_file = '{}'", files.certificate.display()))
+            .ocpp(&format!("client_key_file = '{}'", files.key.display()))
     }
 
     /// Adds a line to `[ocpp]`.

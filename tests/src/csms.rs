@@ -12,7 +12,7 @@ use tokio::process::{ChildStdin, ChildStdout, Command};
 
 use crate::LONG;
 use crate::process::Daemon;
-use crate::tls::Authority;
+use crate::tls::{Authority, Fault};
 
 /// The file for frames of the charge point that don't fit the JSON schemas of their messages.
 const VIOLATIONS: &str = "violations";
@@ -30,6 +30,12 @@ pub struct Options {
     pub interval: u32,
     /// Speak TLS, with a certificate for 127.0.0.1 of an authority made for this CSMS.
     pub tls: bool,
+    /// What is wrong with that certificate.
+    pub fault: Fault,
+    /// Let in only who shows a certificate of that authority.
+    pub client_certificates: bool,
+    /// Speak no TLS later than 1.1.
+    pub old_tls: bool,
 }
 
 impl Default for Options {
@@ -40,6 +46,9 @@ impl Default for Options {
             boot: "Accepted",
             interval: 300,
             tls: false,
+            fault: Fault::None,
+            client_certificates: false,
+            old_tls: false,
         }
     }
 }
@@ -78,7 +87,7 @@ impl Csms {
     /// Starts one on a free port of 127.0.0.1.
     pub async fn start(options: Options) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
-        let authority = options.tls.then(|| Authority::new(dir.path()));
+        let authority = options.tls.then(|| Authority::with_fault(dir.path(), options.fault));
         let mut csms = Self { options, authority, dir, port: 0, running: None };
         csms.resume().await;
         csms
@@ -125,6 +134,12 @@ impl Csms {
         };
         if let Some(authority) = &self.authority {
             command.arg("--certificate").arg(authority.certificate()).arg("--key").arg(authority.key());
+            if options.client_certificates {
+                command.arg("--client-ca").arg(authority.root());
+            }
+            if options.old_tls {
+                command.arg("--old-tls");
+            }
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut daemon = Daemon::start(&mut command, &self.dir.path().join("log"));

@@ -9,7 +9,7 @@ use super::{OTHER_FILE, load, problem_of};
 use crate::config::Config;
 use crate::control::protocol::Problem;
 use crate::exit::Exit;
-use crate::trigger::check_files;
+use crate::link_security::{check_files, client_certificate, remark};
 use crate::way_out::WayOut;
 
 pub(super) fn main(path: &Path, command: ConfigCommand) -> Result<Exit, Problem> {
@@ -23,8 +23,10 @@ pub(super) fn main(path: &Path, command: ConfigCommand) -> Result<Exit, Problem>
                 check_files(ocpp).map_err(|error| problem(&error))?;
             }
             WayOut::new(&config.ssh).map_err(|error| problem(&error))?;
+            let certificate = config.ocpp.as_deref().map(client_certificate).transpose();
+            let certificate = certificate.map_err(|error| problem(&error))?.flatten();
             say(&format!("{}: ok", path.display()));
-            for line in config.remarks() {
+            for line in config.remarks().into_iter().chain(certificate.as_ref().and_then(remark)) {
                 say(&format!("  {line}"));
             }
         }

@@ -51,6 +51,9 @@ fn for_people(document: &Value, colour: bool) -> String {
     if let Some(error) = document["ocpp"]["last_error"].as_str() {
         lines.push(format!("     last error: {error}"));
     }
+    if let Some(change) = document["ocpp"]["security_change"].as_str() {
+        lines.push(format!("     security change: {change}"));
+    }
     lines.extend(month_line(&document["month"]));
     for tunnel in document["tunnels"].as_array().into_iter().flatten() {
         lines.extend(tunnel_lines(tunnel));

@@ -35,6 +35,10 @@ pub(super) struct Ocpp {
     pub(super) authorization_key_file: Option<Spanned<PathBuf>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) ca_file: Option<Spanned<PathBuf>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) client_certificate_file: Option<Spanned<PathBuf>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) client_key_file: Option<Spanned<PathBuf>>,
     pub(super) ping_interval: Spanned<Time>,
     pub(super) backoff_minimum: Spanned<Time>,
     pub(super) backoff_random: Spanned<Time>,
@@ -238,6 +242,8 @@ impl Default for Ocpp {
             security_profile: unwritten(2),
             authorization_key_file: None,
             ca_file: None,
+            client_certificate_file: None,
+            client_key_file: None,
             ping_interval: unwritten("50s"),
             backoff_minimum: unwritten("10s"),
             backoff_random: unwritten("15s"),

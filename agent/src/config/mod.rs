@@ -11,6 +11,7 @@ mod value;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ocpp_bridge::limits::MAX_CONNECTORS;
@@ -27,6 +28,7 @@ use self::file::{File, Urls};
 use self::slots::slots;
 use self::value::{MOMENT, absolute, duration, monthly_bytes, optional_path};
 use crate::limits::{IDENTITY_BYTES, OPENS_PER_HOUR, PATTERNS};
+use crate::link_security::rollover::uses_key;
 use crate::policy::{Pattern, Policy};
 use crate::way_out::AlternativePort;
 
@@ -43,7 +45,7 @@ pub struct Config {
     /// Lock, control socket, wanted tunnels.
     pub runtime_dir: PathBuf,
     /// The link to the CSMS; `None` if `ocpp.mode` is `"off"`.
-    pub ocpp: Option<Ocpp>,
+    pub ocpp: Option<Arc<Ocpp>>,
     /// The device's name for people: the OCPP identity, or nothing.
     pub identity: Option<String>,
     /// SSH.
@@ -64,12 +66,16 @@ pub struct Ocpp {
     pub urls: Vec<Url>,
     /// Our name there.
     pub identity: String,
-    /// 0 to 2.
+    /// 0 to 3. The CSMS may have raised it: see [`crate::link_security`].
     pub security_profile: u8,
-    /// Present from profile 1 on.
+    /// Present in profiles 1 and 2.
     pub authorization_key_file: Option<PathBuf>,
     /// Absent: the system's roots.
     pub ca_file: Option<PathBuf>,
+    /// Present in profile 3, and always together with the key.
+    pub client_certificate_file: Option<PathBuf>,
+    /// The private key of that certificate.
+    pub client_key_file: Option<PathBuf>,
     /// Between two pings.
     pub ping_interval: Duration,
     /// Between two connections.
@@ -203,7 +209,7 @@ impl Config {
     }
 }
 
-fn ocpp(written: &Spanned<file::Ocpp>) -> Result<(Option<Ocpp>, Option<String>), Invalid> {
+fn ocpp(written: &Spanned<file::Ocpp>) -> Result<(Option<Arc<Ocpp>>, Option<String>), Invalid> {
     let ocpp = written.get_ref();
     let mode = ocpp.mode.get_ref().as_str();
     match mode {
@@ -236,18 +242,19 @@ fn ocpp(written: &Spanned<file::Ocpp>) -> Result<(Option<Ocpp>, Option<String>),
         return Err(Invalid::at(Some(written.span()), text));
     };
     let profile = *ocpp.security_profile.get_ref();
-    if profile > 2 {
-        let text = format!("ocpp.security_profile {profile} is not part of this version; use 0, 1 or 2");
+    if profile > 3 {
+        let text = format!("ocpp.security_profile {profile} doesn't exist; use 0 to 3");
         return Err(Invalid::value(&ocpp.security_profile, text));
     }
     let urls = urls(written, profile)?;
-    if profile > 0 && ocpp.authorization_key_file.is_none() {
+    if uses_key(profile) && ocpp.authorization_key_file.is_none() {
         let text = format!(
             "security profile {profile} needs a password; set ocpp.authorization_key_file to a file that holds it"
         );
         return Err(Invalid::at(Some(written.span()), text));
     }
-    if profile > 0 && identity.contains(':') {
+    client_files(written, profile)?;
+    if uses_key(profile) && identity.contains(':') {
         let text =
             "ocpp.identity has a colon, which Basic authentication can't carry; rename the charge point";
         return Err(Invalid::value(&ocpp.identity, text));
@@ -267,6 +274,11 @@ fn ocpp(written: &Spanned<file::Ocpp>) -> Result<(Option<Ocpp>, Option<String>),
         security_profile: profile,
         authorization_key_file: optional_path(&ocpp.authorization_key_file, "ocpp.authorization_key_file")?,
         ca_file: optional_path(&ocpp.ca_file, "ocpp.ca_file")?,
+        client_certificate_file: optional_path(
+            &ocpp.client_certificate_file,
+            "ocpp.client_certificate_file",
+        )?,
+        client_key_file: optional_path(&ocpp.client_key_file, "ocpp.client_key_file")?,
         ping_interval: duration(&ocpp.ping_interval, "ocpp.ping_interval", Duration::ZERO)?,
         backoff: Backoff {
             minimum: duration(&ocpp.backoff_minimum, "ocpp.backoff_minimum", MOMENT)?,
@@ -278,7 +290,28 @@ fn ocpp(written: &Spanned<file::Ocpp>) -> Result<(Option<Ocpp>, Option<String>),
         model: name(&ocpp.model, "model")?,
         connectors,
     };
-    Ok((Some(link), Some(identity)))
+    Ok((Some(Arc::new(link)), Some(identity)))
+}
+
+/// A certificate and its key come together, and profile 3 doesn't go without.
+fn client_files(written: &Spanned<file::Ocpp>, profile: u8) -> Result<(), Invalid> {
+    let ocpp = written.get_ref();
+    match (&ocpp.client_certificate_file, &ocpp.client_key_file) {
+        (None, None) if profile == 3 => {
+            let text = "security profile 3 needs a client certificate; set ocpp.client_certificate_file and \
+                        ocpp.client_key_file to its PEM files";
+            Err(Invalid::at(Some(written.span()), text))
+        }
+        (Some(file), None) => Err(Invalid::value(
+            file,
+            "ocpp.client_certificate_file is set and ocpp.client_key_file is not; set it to the certificate's private key",
+        )),
+        (None, Some(file)) => Err(Invalid::value(
+            file,
+            "ocpp.client_key_file is set and ocpp.client_certificate_file is not; set it to the key's certificate",
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn identity(ocpp: &file::Ocpp) -> Result<Option<String>, Invalid> {

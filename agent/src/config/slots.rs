@@ -7,12 +7,15 @@ use toml::Spanned;
 
 use super::{CLIENT_KEY, Invalid, Slot, file};
 use crate::limits::{SLOT_KEY_CHARACTERS, SLOTS};
+use crate::link_security::{AUTHORIZATION_KEY, SECURITY_PROFILE};
 
 /// `identity` is the charge point's, for the remotes that are named after it.
 pub(super) fn slots(scripts: &[file::Script], identity: Option<&str>) -> Result<Vec<Slot>, Invalid> {
     // The registry knows which keys are the standard's, and refuses one that is there already.
     let mut registry = Registry::new(0);
-    let _ = registry.register(CLIENT_KEY, Access::ReadOnly);
+    for name in [CLIENT_KEY, AUTHORIZATION_KEY, SECURITY_PROFILE] {
+        let _ = registry.register(name, Access::ReadOnly);
+    }
     let mut slots: Vec<Slot> = Vec::new();
     for (index, script) in scripts.iter().enumerate() {
         let key = script.key.get_ref();

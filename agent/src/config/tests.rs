@@ -141,8 +141,24 @@ fn errors_name_line_column_and_cure() {
         ("[support.logs]", "c.toml:1:2: `support` is not part of this version; remove it"),
         ("[console]", "c.toml:1:2: `console` is not part of this version; remove it"),
         (
-            "ocpp.client_key_file = \"a\"",
-            "c.toml:1:6: `client_key_file` is not part of this version; remove it",
+            "[ocpp]\nurl = \"wss://x\"\nidentity = \"a\"\nsecurity_profile = 3",
+            "c.toml:1:1: security profile 3 needs a client certificate; set ocpp.client_certificate_file and",
+        ),
+        (
+            "[ocpp]\nurl = \"wss://x\"\nidentity = \"a\"\nsecurity_profile = 3\nclient_key_file = \"/k\"",
+            "c.toml:5:19: ocpp.client_key_file is set and ocpp.client_certificate_file is not; set it",
+        ),
+        (
+            "[ocpp]\nurl = \"ws://x\"\nidentity = \"a\"\nsecurity_profile = 0\nclient_certificate_file = \"/k\"",
+            "c.toml:5:27: ocpp.client_certificate_file is set and ocpp.client_key_file is not; set it",
+        ),
+        (
+            "[ocpp]\nurl = \"wss://x\"\nidentity = \"a\"\nsecurity_profile = 4",
+            "c.toml:4:20: ocpp.security_profile 4 doesn't exist; use 0 to 3",
+        ),
+        (
+            "ocpp.mode = \"off\"\n[[script]]\nkey = \"authorizationkey\"\nremote = \"1\"\nlocal = \"a:1\"",
+            "c.toml:3:7: the key \"authorizationkey\" can't be used",
         ),
         (
             "[policy]\nmax_duration = 8",

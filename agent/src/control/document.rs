@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::clock;
+use crate::link_security::SecurityView;
 use crate::supervisor::View;
 use crate::usage::UsageView;
 
@@ -22,6 +23,8 @@ pub struct Observed {
     pub mode: &'static str,
     /// The OCPP link; none in mode `off`.
     pub ocpp: Option<watch::Receiver<LinkStatus>>,
+    /// What the link proves itself with; none in mode `off`.
+    pub security: Option<watch::Receiver<SecurityView>>,
     /// The tunnels.
     pub views: watch::Receiver<Vec<View>>,
     /// What they have carried this month.
@@ -61,8 +64,10 @@ impl Observed {
         let Some(status) = self.ocpp.as_ref().map(|status| status.borrow().clone()) else {
             return json!({
                 "mode": self.mode, "state": "off", "url": null, "profile": null, "since": null, "last_error": null,
+                "security_profile": null, "security_change": null,
             });
         };
+        let security = self.security.as_ref().map(|security| security.borrow().clone()).unwrap_or_default();
         json!({
             "mode": self.mode,
             "state": status.state.to_string(),
@@ -70,6 +75,8 @@ impl Observed {
             "profile": status.profile,
             "since": clock::rfc3339(clock::wall(status.since)),
             "last_error": status.last_error,
+            "security_profile": security.profile,
+            "security_change": security.change,
         })
     }
 }

@@ -204,6 +204,11 @@ impl ConnectError {
         matches!(self, Self::Http { .. } | Self::Subprotocol(_))
     }
 
+    /// The CSMS doesn't want us as who we say we are. One answers 404 where the credentials are wrong.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Http { status: 401 | 403 | 404 })
+    }
+
     /// In TLS 1.3 the CSMS judges our certificate when we have sent the request already.
     fn of_handshake(error: Error, certificate_shown: bool) -> Self {
         match error {

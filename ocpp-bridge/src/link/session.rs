@@ -184,6 +184,12 @@ impl Ending {
     pub(super) const RESET: Self =
         Self { reason: Cow::Borrowed("reset"), farewell: Farewell::Close(CloseCode::Away) };
 
+    /// We end the connection to make it anew in another way (1012: Service Restart).
+    pub(super) const CHANGE: Self = Self {
+        reason: Cow::Borrowed("made anew in another way"),
+        farewell: Farewell::Close(CloseCode::Restart),
+    };
+
     fn lost(reason: impl Into<Cow<'static, str>>) -> Self {
         Self { reason: reason.into(), farewell: Farewell::Nothing }
     }

@@ -39,6 +39,22 @@ pub struct LinkStatus {
     pub last_error: Option<String>,
     /// The CSMS's last answer to BootNotification.
     pub boot: Option<RegistrationStatus>,
+    /// How the connections with the present profile went.
+    pub attempts: Attempts,
+}
+
+/// How the connections with one [`ConnectionProfile`](super::ConnectionProfile) went. For one profile the numbers only
+/// grow, so who looks seldom misses nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Attempts {
+    /// The profile's number: see [`Command::Connect`](super::Command::Connect).
+    pub profile: u64,
+    /// How often all URLs were tried in vain, or a connection ended before it had proved good.
+    pub failed: u32,
+    /// How often of these the CSMS refused us: by HTTP status 401, 403 or 404, or by such an end.
+    pub refused: u32,
+    /// A connection has proved good: the CSMS said something on it, or let it live for 10 s.
+    pub proven: bool,
 }
 
 /// Keeps a [`LinkStatus`] up to date, and tells whoever watches when something has changed.
@@ -70,6 +86,7 @@ impl Default for LinkStatus {
             since: Instant::now(),
             last_error: None,
             boot: None,
+            attempts: Attempts::default(),
         }
     }
 }
@@ -93,6 +110,22 @@ impl Publisher {
             status.state = LinkState::Booting;
             status.profile = Some(security.profile());
         });
+    }
+
+    pub(super) fn profile_changed(&self, number: u64) {
+        self.change(|status| status.attempts = Attempts { profile: number, ..Attempts::default() });
+    }
+
+    /// The CSMS couldn't be reached, or refused us.
+    pub(super) fn attempt_failed(&self, refused: bool) {
+        self.change(|status| {
+            status.attempts.failed = status.attempts.failed.saturating_add(1);
+            status.attempts.refused = status.attempts.refused.saturating_add(u32::from(refused));
+        });
+    }
+
+    pub(super) fn proven(&self) {
+        self.change(|status| status.attempts.proven = true);
     }
 
     pub(super) fn disconnected(&self) {

@@ -7,6 +7,9 @@ use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
 /// The fewest and the most hex digits that mean the bytes they spell: 16 to 20 bytes.
 const HEX_DIGITS: std::ops::RangeInclusive<usize> = 32..=40;
 
+/// The fewest and the most characters of the configuration key `AuthorizationKey` (Improved security for OCPP 1.6-J, §6).
+const VALUE_CHARACTERS: std::ops::RangeInclusive<usize> = 16..=40;
+
 /// The longest key, in bytes; RFC 7617 gives no bound, proxies refuse long headers.
 const MAX_KEY_BYTES: usize = 255;
 
@@ -23,6 +26,10 @@ pub enum AuthorizationKeyError {
     Empty,
     /// The key has more bytes than 255.
     TooLong,
+    /// The value of `AuthorizationKey` doesn't have 16 to 40 characters, but so many.
+    Length(usize),
+    /// The value of `AuthorizationKey` has a character that isn't printable ASCII.
+    Character,
 }
 
 /// Who we are for HTTP Basic authentication: the charge point's identity and its key.
@@ -42,7 +49,7 @@ pub enum CredentialsError {
 // === impl AuthorizationKey ===
 
 impl AuthorizationKey {
-    /// Reads a key from what a file, or the configuration key `AuthorizationKey`, holds.
+    /// Reads a key from what a file holds.
     ///
     /// One trailing newline (LF or CR LF) is dropped. 32 to 40 hex digits, an even number of them, mean the
     /// bytes that they spell; anything else means itself.
@@ -67,6 +74,39 @@ impl AuthorizationKey {
         }
         Ok(Self(bytes.into()))
     }
+
+    /// Reads a key from the value that the CSMS gives `AuthorizationKey`: 32 to 40 hex digits, an even number of them,
+    /// mean the bytes that they spell; anything else means itself (TC_085).
+    ///
+    /// # Errors
+    /// If it doesn't have 16 to 40 characters, or one that isn't printable ASCII: what other characters look like as
+    /// bytes, CSMSs don't agree on.
+    pub fn parse_value(value: &str) -> Result<Self, AuthorizationKeyError> {
+        if !value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
+            return Err(AuthorizationKeyError::Character);
+        }
+        if !VALUE_CHARACTERS.contains(&value.len()) {
+            return Err(AuthorizationKeyError::Length(value.len()));
+        }
+        Self::parse(value.as_bytes())
+    }
+
+    /// Takes these very bytes, however they look: what [`as_bytes`](Self::as_bytes) gave.
+    ///
+    /// # Errors
+    /// If there are none, or more than 255.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, AuthorizationKeyError> {
+        match bytes.len() {
+            0 => Err(AuthorizationKeyError::Empty),
+            1..=MAX_KEY_BYTES => Ok(Self(bytes.into())),
+            _ => Err(AuthorizationKeyError::TooLong),
+        }
+    }
+
+    /// The key itself, for who keeps it.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 impl fmt::Debug for AuthorizationKey {
@@ -82,6 +122,12 @@ impl fmt::Display for AuthorizationKeyError {
         match self {
             Self::Empty => f.write_str("the authorization key is empty"),
             Self::TooLong => write!(f, "the authorization key has more than {MAX_KEY_BYTES} bytes"),
+            Self::Length(characters) => {
+                write!(f, "the authorization key has {characters} characters; OCPP allows 16 to 40")
+            }
+            Self::Character => {
+                f.write_str("the authorization key has a character that isn't printable ASCII")
+            }
         }
     }
 }
@@ -163,6 +209,31 @@ mod tests {
             assert_eq!(key(&vec![b'a'; digits]), AuthorizationKey(vec![b'a'; digits].into()), "{digits}");
         }
         assert_eq!(key(&[b'g'; 32]), AuthorizationKey([b'g'; 32].into()));
+    }
+
+    #[test]
+    fn values_over_ocpp_have_16_to_40_printable_characters() {
+        let key = AuthorizationKey::parse_value;
+        assert_eq!(key("0123456789abcdef"), Ok(AuthorizationKey((*b"0123456789abcdef").into())));
+        assert_eq!(key(&"fF".repeat(16)), Ok(AuthorizationKey([0xff; 16].into())));
+        assert_eq!(key(&"fF".repeat(20)), Ok(AuthorizationKey([0xff; 20].into())));
+        assert_eq!(key(&"g".repeat(40)), Ok(AuthorizationKey([b'g'; 40].into())));
+        for characters in [0, 1, 15, 41, 500] {
+            assert_eq!(key(&"a".repeat(characters)), Err(AuthorizationKeyError::Length(characters)));
+        }
+        for value in ["0123456789abcdef\n", "0123456789abcdé!", "0123456789\tabcdef"] {
+            assert_eq!(key(value), Err(AuthorizationKeyError::Character), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn kept_bytes_are_taken_as_they_are() {
+        for bytes in [&b"0001020304050607FFFFFFFFFFFFFFFFFFFFFFFF"[..], b"\n", &[0xff; 20]] {
+            let key = AuthorizationKey::from_bytes(bytes).unwrap();
+            assert_eq!(key.as_bytes(), bytes);
+        }
+        assert_eq!(AuthorizationKey::from_bytes(b""), Err(AuthorizationKeyError::Empty));
+        assert_eq!(AuthorizationKey::from_bytes(&[1; 256]), Err(AuthorizationKeyError::TooLong));
     }
 
     #[test]
