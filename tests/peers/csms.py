@@ -220,7 +220,6 @@ async def main():
     arguments.add_argument("--key")
     arguments.add_argument("--violations", help="the file for frames that don't fit their schemas")
     arguments.add_argument("--client-ca", help="charge points must have a certificate of this authority")
-    arguments.add_argument("--old-tls", action="store_true", help="no TLS later than 1.1")
     options = arguments.parse_args()
 
     tls = None
@@ -230,9 +229,6 @@ async def main():
         if options.client_ca:
             tls.load_verify_locations(options.client_ca)
             tls.verify_mode = ssl.CERT_REQUIRED
-        if options.old_tls:
-            tls.set_ciphers("ALL:@SECLEVEL=0")
-            tls.minimum_version, tls.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
 
     csms = Csms(options)
     server = await serve(

@@ -34,8 +34,6 @@ pub struct Options {
     pub fault: Fault,
     /// Let in only who shows a certificate of that authority.
     pub client_certificates: bool,
-    /// Speak no TLS later than 1.1.
-    pub old_tls: bool,
 }
 
 impl Default for Options {
@@ -48,7 +46,6 @@ impl Default for Options {
             tls: false,
             fault: Fault::None,
             client_certificates: false,
-            old_tls: false,
         }
     }
 }
@@ -136,9 +133,6 @@ impl Csms {
             command.arg("--certificate").arg(authority.certificate()).arg("--key").arg(authority.key());
             if options.client_certificates {
                 command.arg("--client-ca").arg(authority.root());
-            }
-            if options.old_tls {
-                command.arg("--old-tls");
             }
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped());

@@ -50,6 +50,8 @@ impl Authority {
     pub fn with_fault(dir: &Path, fault: Fault) -> Self {
         let root_key = KeyPair::generate().expect("a key can be made");
         let mut root = CertificateParams::default();
+        // Each has a name of its own.
+        root.distinguished_name = named(&dir.display().to_string());
         root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let root_certificate = root.self_signed(&root_key).expect("it can be signed");
 

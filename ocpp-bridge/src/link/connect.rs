@@ -31,7 +31,7 @@ use crate::{
         DNS_TIMEOUT, HANDSHAKE_TIMEOUT, MAX_ADDRESSES, MAX_MESSAGE_BYTES, MAX_WRITE_BUFFER_BYTES,
         READ_BUFFER_BYTES, TCP_CONNECT_TIMEOUT, TCP_USER_TIMEOUT, TLS_TIMEOUT,
     },
-    security::{LinkSecurity, TlsSettings, explain_tls_error, is_tls_error},
+    security::{ClientAuth, LinkSecurity, TlsSettings, explain_tls_error, is_end, is_tls_error},
 };
 
 /// The WebSocket subprotocol of OCPP 1.6J (OCPP-J 1.6 §3.1.2).
@@ -58,10 +58,8 @@ pub(super) enum ConnectError {
     NoTlsSettings,
     /// The host can't stand in a certificate.
     ServerName { host: String },
-    /// TLS failed; whether the CSMS had asked for our certificate and got it.
-    Tls { error: io::Error, certificate_shown: bool },
-    /// The CSMS closed the connection without a word after it was shown our certificate.
-    AfterCertificate,
+    /// TLS failed, in this step's handshake; how far our certificate had got.
+    Tls { error: io::Error, step: &'static str, client_auth: ClientAuth },
     /// The URL, the identity or the credentials can't be put into a request.
     Request { error: Error },
     /// The CSMS answered with another status than 101.
@@ -125,7 +123,7 @@ async fn connect_address(
         .map_err(|error| ConnectError::Tcp { address, error })?;
     tune(&tcp);
 
-    let mut certificate_shown = false;
+    let mut client_auth = ClientAuth::NotAsked;
     let transport: Box<dyn Transport> = match tls {
         None => Box::new(tcp),
         Some(tls) => {
@@ -135,17 +133,17 @@ async fn connect_address(
             let (config, offer) = tls.config();
             let stream =
                 within(TLS_TIMEOUT, "TLS", &peer, TlsConnector::from(config).connect(name, tcp)).await?;
-            certificate_shown = offer.is_some_and(|offer| offer.was_taken());
-            Box::new(stream.map_err(|error| ConnectError::Tls { error, certificate_shown })?)
+            client_auth = offer.outcome();
+            Box::new(stream.map_err(|error| ConnectError::Tls { error, step: "TLS", client_auth })?)
         }
     };
 
     let handshake = client_async_with_config(request, transport, Some(bounds()));
     let (socket, _) = within(HANDSHAKE_TIMEOUT, "WebSocket", &peer, handshake)
         .await?
-        .map_err(|error| ConnectError::of_handshake(error, certificate_shown))?;
+        .map_err(|error| ConnectError::of_handshake(error, client_auth))?;
     // The CSMS has answered the request, and so accepted the certificate before it.
-    Ok((socket, certificate_shown))
+    Ok((socket, client_auth == ClientAuth::Shown))
 }
 
 /// No waiting for more to send, and an end to data that nobody acknowledges. A kernel that knows neither is
@@ -210,10 +208,17 @@ impl ConnectError {
     }
 
     /// In TLS 1.3 the CSMS judges our certificate when we have sent the request already.
-    fn of_handshake(error: Error, certificate_shown: bool) -> Self {
+    fn of_handshake(error: Error, client_auth: ClientAuth) -> Self {
+        let tls = |error| Self::Tls { error, step: "WebSocket", client_auth };
         match error {
-            Error::Io(error) if is_tls_error(&error) => Self::Tls { error, certificate_shown },
-            error if certificate_shown && is_end(&error) => Self::AfterCertificate,
+            Error::Io(error) if is_tls_error(&error) => tls(error),
+            Error::Io(error) if is_end(&error) && client_auth != ClientAuth::NotAsked => tls(error),
+            Error::Protocol(ProtocolError::HandshakeIncomplete) if client_auth != ClientAuth::NotAsked => {
+                tls(io::ErrorKind::UnexpectedEof.into())
+            }
+            Error::Io(error) if is_end(&error) => {
+                Self::Handshake { error: Error::Protocol(ProtocolError::HandshakeIncomplete) }
+            }
             Error::Http(response) => Self::Http { status: response.status().as_u16() },
             Error::Protocol(ProtocolError::SecWebSocketSubProtocolError(error)) => Self::Subprotocol(error),
             error => Self::Handshake { error },
@@ -232,12 +237,9 @@ impl fmt::Display for ConnectError {
             }
             Self::NoTlsSettings => f.write_str("the URL is wss://, but TLS isn't set up"),
             Self::ServerName { host } => write!(f, "TLS: {host:?} can't stand in a certificate"),
-            Self::Tls { error, certificate_shown } => {
-                write!(f, "TLS: {}", explain_tls_error(error, *certificate_shown))
+            Self::Tls { error, step, client_auth } => {
+                write!(f, "TLS: {}", explain_tls_error(error, step, *client_auth))
             }
-            Self::AfterCertificate => f.write_str(
-                "the CSMS closed the connection in the WebSocket handshake, after it was shown our client certificate",
-            ),
             Self::Request { error } => write!(f, "the request can't be written: {error}"),
             Self::Http { status } => f.write_str(&explain_status(*status)),
             Self::Subprotocol(SubProtocolError::NoSubProtocol) => {
@@ -257,17 +259,6 @@ impl fmt::Display for ConnectError {
             }
             Self::Handshake { error } => write!(f, "the WebSocket handshake failed: {error}"),
         }
-    }
-}
-
-/// Whether the peer closed or reset the connection.
-fn is_end(error: &Error) -> bool {
-    match error {
-        Error::Protocol(ProtocolError::HandshakeIncomplete) => true,
-        Error::Io(error) => {
-            matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset)
-        }
-        _ => false,
     }
 }
 

@@ -82,9 +82,8 @@ impl ClientCertificate {
         self.validity
     }
 
-    /// For one handshake.
-    pub(super) fn offer(&self) -> Arc<Offer> {
-        Arc::new(Offer { certified: Arc::clone(&self.certified), taken: AtomicBool::new(false) })
+    pub(super) fn certified(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.certified)
     }
 }
 
@@ -100,35 +99,58 @@ impl fmt::Debug for ClientCertificate {
     }
 }
 
-/// The certificate in one handshake, and whether the CSMS has asked for it.
+/// What the CSMS has made of the request for a client certificate, which is optional in TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ClientAuth {
+    /// It asked for none.
+    NotAsked,
+    /// It asked for one, and we have none, or none that it could read.
+    None,
+    /// It asked for one, and got ours with a proof of the key.
+    Shown,
+}
+
+/// Our certificate, if we have one, in one handshake; and whether the CSMS has asked for it.
 pub(crate) struct Offer {
-    certified: Arc<CertifiedKey>,
+    certified: Option<Arc<CertifiedKey>>,
+    asked: AtomicBool,
     taken: AtomicBool,
 }
 
+// === impl Offer ===
+
 impl Offer {
-    /// Whether the CSMS has asked for the certificate, and got it with a proof of the key.
-    pub(crate) fn was_taken(&self) -> bool {
-        self.taken.load(Ordering::Relaxed)
+    pub(super) fn new(certified: Option<Arc<CertifiedKey>>) -> Self {
+        Self { certified, asked: AtomicBool::new(false), taken: AtomicBool::new(false) }
+    }
+
+    /// How it went so far.
+    pub(crate) fn outcome(&self) -> ClientAuth {
+        match (self.asked.load(Ordering::Relaxed), self.taken.load(Ordering::Relaxed)) {
+            (_, true) => ClientAuth::Shown,
+            (true, false) => ClientAuth::None,
+            (false, false) => ClientAuth::NotAsked,
+        }
     }
 }
 
 impl ResolvesClientCert for Offer {
     fn resolve(&self, _issuers: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.asked.store(true, Ordering::Relaxed);
         // Without a signature that the CSMS knows, rustls would send an empty chain.
-        let usable = self.certified.key.choose_scheme(schemes).is_some();
-        self.taken.store(usable, Ordering::Relaxed);
-        usable.then(|| Arc::clone(&self.certified))
+        let certified = self.certified.as_ref().filter(|own| own.key.choose_scheme(schemes).is_some());
+        self.taken.store(certified.is_some(), Ordering::Relaxed);
+        certified.map(Arc::clone)
     }
 
     fn has_certs(&self) -> bool {
-        true
+        self.certified.is_some()
     }
 }
 
 impl fmt::Debug for Offer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Offer").field("taken", &self.taken).finish_non_exhaustive()
+        f.debug_tuple("Offer").field(&self.outcome()).finish()
     }
 }
 

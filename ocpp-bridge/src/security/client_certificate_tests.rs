@@ -1,6 +1,6 @@
 use rcgen::{CertificateParams, KeyPair};
 
-use super::{ClientCertificate, ClientCertificateError};
+use super::{ClientCertificate, ClientCertificateError, Offer};
 
 // Made by OpenSSL 3.0 for these tests: `openssl ecparam -name prime256v1 -genkey -noout`, `openssl genrsa -traditional 2048`,
 // and `openssl req -new -x509 -subj /CN=CP001 -days 36500` for each.
@@ -142,6 +142,6 @@ fn encrypted_keys_of_both_kinds_are_said_to_be_encrypted() {
 #[test]
 fn debug_shows_no_key() {
     let pair = ClientCertificate::new(EC_CERTIFICATE.as_bytes(), EC_SEC1.as_bytes()).unwrap();
-    let shown = format!("{pair:?} {:?}", pair.offer());
+    let shown = format!("{pair:?} {:?}", Offer::new(Some(pair.certified())));
     assert!(shown.starts_with("ClientCertificate { validity: ") && !shown.contains("key"), "{shown}");
 }

@@ -79,13 +79,12 @@ impl TlsSettings {
         Self { config: Arc::new(config), client_certificate: Some(certificate) }
     }
 
-    /// For one handshake; and what tells afterwards whether our certificate was asked for, if there is one.
-    pub(crate) fn config(&self) -> (Arc<ClientConfig>, Option<Arc<Offer>>) {
-        let Some(certificate) = &self.client_certificate else { return (Arc::clone(&self.config), None) };
-        let offer = certificate.offer();
+    /// For one handshake; and what tells afterwards whether the CSMS asked for a certificate of ours.
+    pub(crate) fn config(&self) -> (Arc<ClientConfig>, Arc<Offer>) {
+        let offer = Arc::new(Offer::new(self.client_certificate.as_ref().map(ClientCertificate::certified)));
         let mut config = (*self.config).clone();
         config.client_auth_cert_resolver = Arc::clone(&offer) as _;
-        (Arc::new(config), Some(offer))
+        (Arc::new(config), offer)
     }
 }
 

@@ -4,7 +4,7 @@ use std::io;
 
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 
-use super::tls::wall_clock;
+use super::{client_certificate::ClientAuth, tls::wall_clock};
 
 /// Whether an error that came up after the handshake is TLS's: the CSMS may judge our certificate only then.
 pub(crate) fn is_tls_error(error: &io::Error) -> bool {
@@ -15,15 +15,28 @@ fn tls_error(error: &io::Error) -> Option<&Error> {
     error.get_ref().and_then(|inner| inner.downcast_ref::<Error>())
 }
 
-/// Says in plain words why TLS failed. `certificate_shown`: the CSMS has asked for our certificate and got it.
-pub(crate) fn explain(error: &io::Error, certificate_shown: bool) -> String {
+/// Whether the peer closed or reset the connection, without a word of TLS.
+pub(crate) fn is_end(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset)
+        && !is_tls_error(error)
+}
+
+/// Says in plain words why TLS failed, `step` being what we were at, and `client_auth` how far our certificate got.
+pub(crate) fn explain(error: &io::Error, step: &str, client_auth: ClientAuth) -> String {
     match tls_error(error) {
-        None if error.kind() == io::ErrorKind::UnexpectedEof => {
-            "the CSMS closed the connection in the TLS handshake".to_owned()
+        None if is_end(error) => {
+            let perhaps = match client_auth {
+                ClientAuth::NotAsked => "",
+                ClientAuth::None => ", after it had asked for a client certificate and got none",
+                ClientAuth::Shown => {
+                    ", after it had been shown our client certificate: perhaps it refused that"
+                }
+            };
+            format!("the CSMS closed the connection in the {step} handshake{perhaps}")
         }
         None => format!("the TLS handshake failed: {error}"),
         Some(Error::InvalidCertificate(error)) => explain_certificate(error),
-        Some(Error::AlertReceived(alert)) => explain_alert(*alert, certificate_shown),
+        Some(Error::AlertReceived(alert)) => explain_alert(*alert, client_auth),
         Some(Error::PeerIncompatible(
             PeerIncompatible::ServerDoesNotSupportTls12Or13
             | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
@@ -39,7 +52,7 @@ pub(crate) fn explain(error: &io::Error, certificate_shown: bool) -> String {
 const TLS_VERSION: &str = "the CSMS speaks no TLS version that we accept, which are 1.2 and 1.3";
 
 /// RFC 8446 §6.2.
-fn explain_alert(alert: AlertDescription, certificate_shown: bool) -> String {
+fn explain_alert(alert: AlertDescription, client_auth: ClientAuth) -> String {
     use AlertDescription as Alert;
     let why = match alert {
         Alert::ProtocolVersion => return TLS_VERSION.to_owned(),
@@ -51,15 +64,15 @@ fn explain_alert(alert: AlertDescription, certificate_shown: bool) -> String {
         Alert::AccessDenied => ": it may not connect with it",
         Alert::BadCertificate | Alert::CertificateUnknown | Alert::DecryptError => ": it can't be accepted",
         // What servers of TLS 1.2 say, among many other things, where they miss a certificate.
-        Alert::HandshakeFailure if !certificate_shown => {
+        Alert::HandshakeFailure if client_auth != ClientAuth::Shown => {
             return "the CSMS found no TLS version, cipher suite or client certificate of ours that it accepts"
                 .to_owned();
         }
         alert => return format!("the CSMS ended the TLS handshake with {alert:?}"),
     };
-    match certificate_shown {
-        true => format!("the CSMS refused our client certificate{why} ({alert:?})"),
-        false => format!("the CSMS wants a client certificate, and got none ({alert:?})"),
+    match client_auth {
+        ClientAuth::Shown => format!("the CSMS refused our client certificate{why} ({alert:?})"),
+        _ => format!("the CSMS wants a client certificate, and got none ({alert:?})"),
     }
 }
 
@@ -67,6 +80,10 @@ fn explain_certificate(error: &CertificateError) -> String {
     match error {
         CertificateError::UnknownIssuer => {
             "the CSMS's certificate has an unknown issuer: no trusted CA signed it".to_owned()
+        }
+        CertificateError::BadSignature => {
+            "the CSMS's certificate has a wrong signature: another CA of the same name as a trusted one made it"
+                .to_owned()
         }
         CertificateError::Expired => "the CSMS's certificate has expired".to_owned(),
         CertificateError::ExpiredContext { time, not_after } => format!(
@@ -125,30 +142,39 @@ mod tests {
 
     use rustls::{AlertDescription as Alert, Error};
 
-    use super::explain;
+    use super::{ClientAuth, explain};
 
-    fn alert(alert: Alert, certificate_shown: bool) -> String {
-        explain(&io::Error::other(Error::AlertReceived(alert)), certificate_shown)
+    fn alert(alert: Alert, client_auth: ClientAuth) -> String {
+        explain(&io::Error::other(Error::AlertReceived(alert)), "TLS", client_auth)
     }
 
     #[test]
     fn alerts_about_our_certificate_say_whether_it_was_shown() {
         assert_eq!(
-            alert(Alert::UnknownCA, true),
+            alert(Alert::UnknownCA, ClientAuth::Shown),
             "the CSMS refused our client certificate: it doesn't trust the CA that issued it (UnknownCA)"
         );
         for reason in [Alert::CertificateRequired, Alert::BadCertificate, Alert::CertificateUnknown] {
-            assert!(alert(reason, false).starts_with("the CSMS wants a client certificate, and got none"));
-            assert!(alert(reason, true).starts_with("the CSMS refused our client certificate"));
+            let (none, shown) = (alert(reason, ClientAuth::None), alert(reason, ClientAuth::Shown));
+            assert!(none.starts_with("the CSMS wants a client certificate, and got none"), "{none}");
+            assert!(shown.starts_with("the CSMS refused our client certificate"), "{shown}");
         }
-        assert!(alert(Alert::HandshakeFailure, false).contains("client certificate of ours"));
-        assert!(!alert(Alert::HandshakeFailure, true).contains("certificate"));
+        assert!(alert(Alert::HandshakeFailure, ClientAuth::None).contains("client certificate of ours"));
+        assert!(!alert(Alert::HandshakeFailure, ClientAuth::Shown).contains("certificate"));
+    }
+
+    #[test]
+    fn an_end_without_an_alert_says_what_went_before_it() {
+        let end = |client_auth| explain(&io::ErrorKind::ConnectionReset.into(), "WebSocket", client_auth);
+        assert_eq!(end(ClientAuth::NotAsked), "the CSMS closed the connection in the WebSocket handshake");
+        assert!(end(ClientAuth::None).ends_with("asked for a client certificate and got none"));
+        assert!(end(ClientAuth::Shown).ends_with("perhaps it refused that"));
     }
 
     #[test]
     fn an_old_tls_version_is_named_as_such() {
-        assert!(alert(Alert::ProtocolVersion, false).contains("1.2 and 1.3"));
+        assert!(alert(Alert::ProtocolVersion, ClientAuth::NotAsked).contains("1.2 and 1.3"));
         let old = Error::PeerIncompatible(rustls::PeerIncompatible::ServerDoesNotSupportTls12Or13);
-        assert!(explain(&io::Error::other(old), false).contains("1.2 and 1.3"));
+        assert!(explain(&io::Error::other(old), "TLS", ClientAuth::NotAsked).contains("1.2 and 1.3"));
     }
 }

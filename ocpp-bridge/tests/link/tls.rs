@@ -1,8 +1,9 @@
-use ocpp_bridge::{AuthorizationKey, Credentials, TlsSettings};
+use ocpp_bridge::{AuthorizationKey, ClientCertificate, Credentials, TlsSettings};
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair};
 use rustls::{
-    ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
+    RootCertStore, ServerConfig, SupportedProtocolVersion,
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject},
+    server::WebPkiClientVerifier,
 };
 use tokio::io::AsyncWriteExt;
 use tokio_rustls::TlsAcceptor;
@@ -36,6 +37,18 @@ impl Ca {
         acceptor(certificate.der().clone(), &key)
     }
 
+    fn roots(&self) -> Arc<RootCertStore> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.pem.as_bytes()).unwrap()).unwrap();
+        Arc::new(roots)
+    }
+
+    fn client(&self) -> ClientCertificate {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::default().signed_by(&key, &self.issuer).unwrap();
+        ClientCertificate::new(certificate.pem().as_bytes(), key.serialize_pem().as_bytes()).unwrap()
+    }
+
     fn settings(&self, csms: &Csms) -> LinkSettings {
         let mut settings = settings(&csms.url.replace("ws://", "wss://"));
         settings.tls = Some(TlsSettings::new(Some(self.pem.as_bytes()), Duration::ZERO).unwrap());
@@ -43,6 +56,109 @@ impl Ca {
             Some(Credentials::new("CP", AuthorizationKey::parse(b"secret").unwrap()).unwrap());
         settings
     }
+}
+
+/// What a CSMS says to a charge point that it wants a certificate of `clients` from.
+async fn error_with_client_auth(
+    clients: &Ca,
+    own: Option<&Ca>,
+    version: &'static SupportedProtocolVersion,
+) -> String {
+    let ca = Ca::new("Test CA");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(clients.roots(), Arc::clone(&provider)).build();
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    let certificate = params.signed_by(&key, &ca.issuer).unwrap();
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_client_cert_verifier(verifier.unwrap())
+        .with_single_cert(
+            vec![certificate.der().clone()],
+            PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
+        )
+        .unwrap();
+    let csms = Csms::start().await;
+    let mut settings = ca.settings(&csms);
+    settings.tls = settings.tls.map(|tls| match own {
+        Some(own) => tls.with_client_certificate(own.client()),
+        None => tls,
+    });
+    let mut agent = Agent::start(settings);
+    let (mut tcp, acceptor) = (csms.tcp().await, TlsAcceptor::from(Arc::new(config)));
+    assert!(acceptor.accept(&mut tcp).await.is_err(), "the handshake must fail");
+    // What the agent has sent by then is read, lest the kernel drop the alert.
+    tokio::spawn(async move {
+        let _ = tokio::io::copy(&mut tcp, &mut tokio::io::sink()).await;
+    });
+    agent.until(|status| status.last_error.is_some()).await.last_error.unwrap()
+}
+
+#[tokio::test]
+async fn a_client_certificate_of_an_unknown_ca_is_refused_in_either_version() {
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let (theirs, ours) = (Ca::new("Their clients' CA"), Ca::new("Our CA"));
+        let error = error_with_client_auth(&theirs, Some(&ours), version).await;
+        assert!(error.starts_with("TLS: the CSMS refused our client certificate"), "{version:?}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_csms_that_wants_a_client_certificate_is_told_from_others_in_either_version() {
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let error = error_with_client_auth(&Ca::new("Their clients' CA"), None, version).await;
+        assert!(
+            error.starts_with("TLS: the CSMS wants a client certificate, and got none"),
+            "{version:?}: {error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn while_the_clock_isnt_set_a_later_certificate_is_taken_and_one_that_had_ended_is_not() {
+    // This program knows that it is 2090 at the least, and the clock doesn't.
+    let earliest = Duration::from_secs(3_786_912_000);
+    let ca = Ca::new("Test CA");
+    let meet = async |from: i32, to: i32| {
+        let acceptor = ca.acceptor(&["127.0.0.1"], |params| {
+            params.not_before = rcgen::date_time_ymd(from, 1, 1);
+            params.not_after = rcgen::date_time_ymd(to, 1, 1);
+        });
+        let csms = Csms::start().await;
+        let mut settings = ca.settings(&csms);
+        settings.tls = Some(TlsSettings::new(Some(ca.pem.as_bytes()), earliest).unwrap());
+        let mut agent = Agent::start(settings);
+        match acceptor.accept(csms.tcp().await).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(agent.until_error("TLS: ").await.last_error.unwrap()),
+        }
+    };
+    meet(2080, 2100).await.unwrap();
+    // Renewed after the program was built.
+    meet(2091, 2092).await.unwrap();
+    let error = meet(2020, 2089).await.unwrap_err();
+    assert!(
+        error.contains("it ended 2089-01-01T00:00:00Z, and it is 2090-01-01T00:00:00Z at the least, although this clock isn't set"),
+        "{error}"
+    );
+    // A name is a name at any time.
+    let acceptor =
+        ca.acceptor(&["csms.example.com"], |params| params.not_after = rcgen::date_time_ymd(2100, 1, 1));
+    let csms = Csms::start().await;
+    let mut settings = ca.settings(&csms);
+    settings.tls = Some(TlsSettings::new(Some(ca.pem.as_bytes()), earliest).unwrap());
+    let mut agent = Agent::start(settings);
+    assert!(acceptor.accept(csms.tcp().await).await.is_err());
+    agent.until_error("isn't for 127.0.0.1").await;
+}
+
+#[tokio::test]
+async fn another_ca_of_the_same_name_is_told_from_an_unknown_one() {
+    let acceptor = Ca::new("One CA").acceptor(&["127.0.0.1"], |_| {});
+    let error = error_with(acceptor, &Ca::new("One CA")).await;
+    assert!(error.contains("another CA of the same name"), "{error}");
 }
 
 fn named(name: &str) -> DistinguishedName {
