@@ -26,6 +26,8 @@ pub enum FileError {
     Missing(u8, &'static str),
     /// The identity and the key can't be sent.
     Credentials(String),
+    /// The profile that the CSMS has set, and that is kept in this file, can't be used.
+    Kept(PathBuf, Box<Self>),
 }
 
 const KEY_FILE: &str = "ocpp.authorization_key_file";
@@ -180,6 +182,11 @@ impl fmt::Display for FileError {
                 write!(f, "security profile {profile} needs {name}, which isn't set; set it")
             }
             Self::Credentials(error) => f.write_str(error),
+            Self::Kept(path, error) => write!(
+                f,
+                "{error}; the CSMS has set this profile: remove {} to begin anew with that of the configuration",
+                path.display()
+            ),
         }
     }
 }

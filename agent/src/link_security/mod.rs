@@ -72,7 +72,11 @@ impl LinkSecurity {
         let rollover = Rollover::new(configured.clone(), kept);
         let view = watch::Sender::new(SecurityView::default());
         let mut security = Self { ocpp, file, rollover, view, command: None, left: None };
-        let profile = security.first_profile(configured)?;
+        let is_raised = security.rollover.kept().profile.is_some_and(|kept| kept > configured.profile);
+        let profile = security.first_profile(configured).map_err(|error| match is_raised {
+            true => FileError::Kept(security.file.path().to_owned(), Box::new(error)),
+            false => error,
+        })?;
         security.warn_of_certificate();
         security.show(security.under_way());
         Ok((security, profile))
@@ -267,3 +271,6 @@ impl std::fmt::Display for Refused {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
