@@ -7,8 +7,8 @@ use std::fmt::{self, Write};
 use std::sync::Arc;
 
 use ocpp_bridge::{
-    Access, BootInfo, ChargePoint, Command, ConfigurationStatus, ConnectionProfile, DataTransferStatus, Event,
-    LinkSettings, LinkStatus, Registry, RequestId,
+    Access, BootInfo, ChargePoint, Command, ConfigurationStatus, ConnectionProfile, DataTransferStatus,
+    Event, LinkSettings, LinkStatus, Registry, RequestId,
 };
 use reverse_tunnel::{Destination, DeviceKeys, Identity, Reason};
 use tokio::sync::{mpsc, watch};

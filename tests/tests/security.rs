@@ -299,6 +299,7 @@ async fn the_authorization_key_can_be_written_and_never_read() {
 // === SecurityProfile ===
 
 /// The CSMS without TLS, and the one with, of the same charge point; and an agent that knows both URLs.
+#[expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 async fn two_csms() -> (Csms, Csms, Agent) {
     let plain = Csms::start(Options::default()).await;
     let secure = Csms::start(Options { tls: true, ..Options::default() }).await;
