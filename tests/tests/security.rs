@@ -373,6 +373,22 @@ async fn a_profile_without_what_it_needs_is_rejected_and_the_link_stays() {
 }
 
 #[tokio::test]
+async fn a_csms_that_asks_for_no_certificate_doesnt_make_the_agent_give_up_its_password() {
+    let mut csms = Csms::start(Options { tls: true, password: None, ..Options::default() }).await;
+    let setup = Setup::new().csms(&csms).ocpp("security_profile = 2");
+    let files = csms.authority().unwrap().client(setup.directory(), "CP001");
+    let key = setup.directory().join("key");
+    std::fs::write(&key, NEW_KEY).unwrap();
+    let setup = setup.ocpp(&format!("authorization_key_file = '{}'", key.display()));
+    let agent = Agent::run(setup.client_certificate(&files)).await;
+    agent.link_is("accepted").await;
+    assert_eq!(csms.change("SecurityProfile", "3").await, "Accepted");
+    let reverted = |ocpp: &Value| ocpp["profile"] == 2 && ocpp["security_change"].is_string();
+    let ocpp = ocpp_is(&agent, "the change is given up", reverted).await;
+    assert!(ocpp["security_change"].as_str().unwrap().contains("lower profile"), "{ocpp}");
+}
+
+#[tokio::test]
 async fn from_a_password_to_certificates_over_ocpp() {
     let mut second = Csms::start(Options { tls: true, ..Options::default() }).await;
     let mut third = Csms::start(mutual()).await;

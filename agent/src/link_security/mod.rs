@@ -187,7 +187,8 @@ impl LinkSecurity {
                     self.show(Some(format!("given up, the old settings are in use again: {why}")));
                 }
                 Outcome::Next { at_once } => {
-                    let why = status.last_error.clone().unwrap_or_default();
+                    let short = || "the link with the CSMS fulfils a lower profile".into();
+                    let why = status.last_error.clone().unwrap_or_else(short);
                     tracing::warn!(now = ?self.rollover.candidate(), why, "security-settings-refused");
                     self.left = Some(why);
                     self.connect(at_once);

@@ -198,11 +198,14 @@ impl Rollover {
         if attempts.profile != self.number {
             return None;
         }
-        if attempts.proven && !self.concluded.proven {
+        let news = attempts.proven.filter(|_| self.concluded.proven.is_none());
+        // A CSMS may let us in without asking for what a higher profile is about.
+        let falls_short = news.is_some_and(|live| self.is_raising() && live < self.proof().profile);
+        if news.is_some() && !falls_short {
             self.concluded = *attempts;
             return self.succeeded();
         }
-        let refused = attempts.refused > self.concluded.refused;
+        let refused = falls_short || attempts.refused > self.concluded.refused;
         let unreachable = attempts.failed.saturating_sub(self.concluded.failed) >= PROFILE_ATTEMPTS;
         if !refused && !unreachable {
             return None;
@@ -236,6 +239,12 @@ impl Rollover {
             self.kept.key = None;
         }
         Some(Outcome::Settled)
+    }
+
+    /// Whether the trial is one of a higher profile.
+    #[must_use]
+    pub fn is_raising(&self) -> bool {
+        self.candidate == Candidate::Trial && self.proof().profile > self.proof_of(Candidate::InUse).profile
     }
 
     fn exists(&self, candidate: Candidate) -> bool {

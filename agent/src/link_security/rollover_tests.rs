@@ -17,6 +17,8 @@ struct World {
     /// The ports that answer: those without and with TLS.
     reachable: [bool; 2],
     tries: Vec<(u8, Option<AuthorizationKey>)>,
+    /// The profile that links fulfil, where it isn't the one that they are made for.
+    live: Option<u8>,
 }
 
 impl World {
@@ -27,6 +29,7 @@ impl World {
             accepts: accepts.to_vec(),
             reachable: [true; 2],
             tries: Vec::new(),
+            live: None,
         }
     }
 
@@ -41,7 +44,9 @@ impl World {
         let reachable = self.reachable[usize::from(proof.profile >= 2)];
         let accepts = |one: &Proof| one.profile == proof.profile && (sent.is_none() || one.key == sent);
         let accepted = reachable && self.accepts.iter().any(accepts);
-        self.attempts.proven |= accepted;
+        if accepted {
+            self.attempts.proven = self.attempts.proven.or(Some(self.live.unwrap_or(proof.profile)));
+        }
         self.attempts.failed += u32::from(!accepted);
         self.attempts.refused += u32::from(reachable && !accepted);
         let mut outcomes = Vec::new();
@@ -217,6 +222,20 @@ fn a_higher_profile_that_reaches_nobody_is_given_up_after_some_tries() {
 }
 
 #[test]
+fn a_csms_that_doesnt_ask_for_what_a_higher_profile_is_about_doesnt_reach_it() {
+    let mut world = connected(proof(2, "key"));
+    world.rollover.set_profile(3).unwrap();
+    assert!(world.rollover.is_raising());
+    world.accepts = vec![proof(2, "key"), proof(3, "key")];
+    // TLS, and neither a password nor a certificate.
+    world.live = Some(0);
+    assert_eq!(world.connect(), (true, vec![AT_ONCE]));
+    world.live = None;
+    assert_eq!(world.until_in(), [Outcome::Reverted]);
+    assert_eq!(world.rollover.proof().profile, 2);
+}
+
+#[test]
 fn while_the_network_is_down_both_profiles_are_tried_in_turn() {
     let mut world = connected(proof(1, "key"));
     world.rollover.set_profile(2).unwrap();
@@ -266,6 +285,6 @@ fn a_trial_that_cant_be_tried_is_given_up() {
 fn what_happened_to_an_earlier_candidate_says_nothing_of_this_one() {
     let mut world = connected(proof(2, "old"));
     world.rollover.set_key(key("new")).unwrap();
-    let stale = Attempts { profile: 0, failed: 9, refused: 9, proven: true };
+    let stale = Attempts { profile: 0, failed: 9, refused: 9, proven: Some(2) };
     assert_eq!(world.rollover.observe(&stale), None);
 }

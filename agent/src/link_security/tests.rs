@@ -49,7 +49,7 @@ fn urls(profile: &ConnectionProfile) -> Vec<String> {
 fn status(profile: u64, proven: bool) -> LinkStatus {
     let refused = u32::from(!proven);
     LinkStatus {
-        attempts: Attempts { profile, failed: refused, refused, proven },
+        attempts: Attempts { profile, failed: refused, refused, proven: proven.then_some(2) },
         last_error: Some("the CSMS refused the credentials (HTTP 401)".into()),
         ..LinkStatus::default()
     }

@@ -53,8 +53,9 @@ pub struct Attempts {
     pub failed: u32,
     /// How often of these the CSMS refused us: by HTTP status 401, 403 or 404, or by such an end.
     pub refused: u32,
-    /// A connection has proved good: the CSMS said something on it, or let it live for 10 s.
-    pub proven: bool,
+    /// The security profile that the first connection fulfilled which proved good: the CSMS said something on it, or let it
+    /// live for 10 s. `None` before.
+    pub proven: Option<u8>,
 }
 
 /// Keeps a [`LinkStatus`] up to date, and tells whoever watches when something has changed.
@@ -125,7 +126,7 @@ impl Publisher {
     }
 
     pub(super) fn proven(&self) {
-        self.change(|status| status.attempts.proven = true);
+        self.change(|status| status.attempts.proven = status.attempts.proven.or(status.profile));
     }
 
     pub(super) fn disconnected(&self) {
