@@ -18,13 +18,14 @@ use crate::control::document::Observed;
 use crate::exit::Exit;
 use crate::limits::{DESCRIPTORS, PLACE_INTERVAL};
 use crate::network;
+use crate::proxy::ProxyFileError;
 use crate::service::instance::{Instance, InstanceError, make_directory};
 use crate::service::place::Place;
 use crate::supervisor::{Supervisor, SupervisorHandle};
 use crate::trigger::{self, LinkError, OcppLink};
 use crate::usage::Usage;
 use crate::wanted::WantedFile;
-use crate::way_out::{WayOut, WayOutError};
+use crate::way_out::WayOut;
 
 /// What an agent is there for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +59,7 @@ pub enum StartError {
     /// The OCPP link can't be set up.
     Link(LinkError),
     /// The way out that the configuration names can't be used.
-    WayOut(WayOutError),
+    WayOut(ProxyFileError),
     /// The control socket can't be made.
     Control(PathBuf, io::Error),
     /// Signals can't be received.

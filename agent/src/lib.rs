@@ -28,6 +28,7 @@ pub mod limits;
 pub mod link_security;
 pub mod network;
 pub mod policy;
+pub mod proxy;
 pub mod service;
 pub mod supervisor;
 pub mod trigger;

@@ -18,6 +18,7 @@ use crate::config::{CLIENT_KEY, Config, Ocpp, Slot};
 use crate::limits::{LINK_COMMANDS, LINK_EVENTS, OCPP_VALUE_CHARACTERS};
 use crate::link_security::{AUTHORIZATION_KEY, FileError, LinkSecurity, SECURITY_PROFILE, SecurityView};
 use crate::policy::Refusal;
+use crate::proxy::{ProxyFileError, with_credentials};
 use crate::supervisor::{OpenRequest, Source, SupervisorHandle, TunnelId, View, What};
 use crate::{clock, journal};
 
@@ -35,6 +36,8 @@ pub struct OcppLink {
 pub enum LinkError {
     /// A secret or certificate of the configuration can't be used.
     Security(FileError),
+    /// The proxy's user and password can't be used.
+    Proxy(ProxyFileError),
     /// The configuration's keys clash; [`Config`] has ruled it out.
     Keys(String),
 }
@@ -57,6 +60,8 @@ pub fn start(
     (settings.credentials, settings.tls) = (credentials, tls);
     settings.ping_interval = ocpp.ping_interval;
     settings.backoff = ocpp.backoff;
+    settings.proxy =
+        with_credentials(&ocpp.proxy, "ocpp.proxy_authorization_file").map_err(LinkError::Proxy)?;
     settings.network = Some(network);
     let registry = registry(config, ocpp)?;
     let boot = BootInfo {
@@ -336,6 +341,7 @@ impl fmt::Display for LinkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Security(error) => error.fmt(f),
+            Self::Proxy(error) => error.fmt(f),
             Self::Keys(error) => f.write_str(error),
         }
     }

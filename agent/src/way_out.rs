@@ -3,20 +3,15 @@
 //! It comes after the policy: the allow-list judges the destination as it was asked for, and the host key is looked up
 //! under that name and port, whichever port answers.
 
-use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
 use reverse_tunnel::destination::{DestinationError, parse_port, split_host};
-use reverse_tunnel::proxy::ProxyError;
 use reverse_tunnel::{Host, Proxy, Route};
 
 use crate::config::Ssh;
-use crate::limits::SECRET_BYTES;
 use crate::policy::HostPattern;
+use crate::proxy::{ProxyFileError, with_credentials};
 
 /// One entry of `ssh.alternative_ports`: `host:port`, with the allow-list's wildcards in the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,29 +27,13 @@ pub struct WayOut {
     proxy: Option<Arc<Proxy>>,
 }
 
-/// Why the proxy's credentials can't be used.
-#[derive(Debug)]
-pub enum WayOutError {
-    /// The file can't be read.
-    File(PathBuf, io::Error),
-    /// The file holds something else.
-    Content(PathBuf, ProxyError),
-}
-
 impl WayOut {
     /// What the configuration says, with the proxy's user and password read from their file.
     ///
     /// # Errors
     /// That file can't be used.
-    pub fn new(ssh: &Ssh) -> Result<Self, WayOutError> {
-        let mut proxy = ssh.proxy.clone();
-        if let (Some(bare), Some(path)) = (&ssh.proxy, &ssh.proxy_authorization_file) {
-            let text = read(path).map_err(|error| WayOutError::File(path.clone(), error))?;
-            let line = text.strip_suffix('\n').unwrap_or(&text);
-            let line = line.strip_suffix('\r').unwrap_or(line);
-            let with = bare.clone().with_credentials(line);
-            proxy = Some(with.map_err(|error| WayOutError::Content(path.clone(), error))?);
-        }
+    pub fn new(ssh: &Ssh) -> Result<Self, ProxyFileError> {
+        let proxy = with_credentials(&ssh.proxy, "ssh.proxy_authorization_file")?;
         Ok(Self { alternative_ports: ssh.alternative_ports.clone(), proxy: proxy.map(Arc::new) })
     }
 
@@ -64,12 +43,6 @@ impl WayOut {
         let matching = self.alternative_ports.iter().filter(|other| other.host.matches(host));
         Route { alternative_ports: matching.map(|other| other.port).collect(), proxy: self.proxy.clone() }
     }
-}
-
-fn read(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?.take(SECRET_BYTES).read_to_string(&mut text)?;
-    Ok(text)
 }
 
 impl FromStr for AlternativePort {
@@ -82,22 +55,6 @@ impl FromStr for AlternativePort {
         Ok(Self { host: HostPattern::parse(host, 1)?, port })
     }
 }
-
-impl fmt::Display for WayOutError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = "ssh.proxy_authorization_file";
-        match self {
-            Self::File(path, error) => write!(
-                f,
-                "{name} {} can't be read: {error}; put it there, or mend its permissions",
-                path.display()
-            ),
-            Self::Content(path, error) => write!(f, "{name} {} can't be used: {error}", path.display()),
-        }
-    }
-}
-
-impl std::error::Error for WayOutError {}
 
 #[cfg(test)]
 mod tests {

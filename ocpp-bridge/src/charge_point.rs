@@ -100,6 +100,7 @@ pub struct ChargePoint {
     /// What can be triggered of the embedder.
     reports: BTreeMap<Report, Box<RawValue>>,
     next_request: u64,
+    unanswered_calls: u32,
     events: VecDeque<Event>,
 }
 
@@ -141,6 +142,7 @@ impl ChargePoint {
             unannounced: None,
             reports: BTreeMap::new(),
             next_request: 0,
+            unanswered_calls: 0,
             events: VecDeque::new(),
         };
         charge_point.registry.put(HEARTBEAT_INTERVAL, Some(whole_seconds(heartbeat_interval)));
@@ -154,6 +156,7 @@ impl ChargePoint {
     pub fn handle_connected(&mut self, now: Instant, security: LinkSecurity) {
         self.lose_calls();
         self.connection = Some(Connection::new(now, security));
+        self.unanswered_calls = 0;
         self.boot.connected(now, self.settings.boot_on_reconnect);
         self.send_due(now);
     }
@@ -166,6 +169,7 @@ impl ChargePoint {
             tracing::warn!(bytes = text.len(), "ocpp-text-dropped");
             return;
         }
+        self.unanswered_calls = 0;
         match Frame::parse(text) {
             Ok(Frame::Call { id, action, payload }) => self.handle_call(id, &action, payload),
             Ok(Frame::CallResult { id, payload }) => self.handle_result(now, &id, payload),
@@ -267,6 +271,11 @@ impl ChargePoint {
     /// The CSMS's last answer to BootNotification; `None` before the first.
     pub fn boot_status(&self) -> Option<RegistrationStatus> {
         self.boot.status().cloned()
+    }
+
+    /// How many CALLs of ours in a row the CSMS has left unanswered, without a text of its own in between.
+    pub fn unanswered_calls(&self) -> u32 {
+        self.unanswered_calls
     }
 
     /// How often a silent CSMS is to be pinged; `None`: never.

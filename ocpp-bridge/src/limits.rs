@@ -137,6 +137,9 @@ pub const MAX_ADDRESSES: usize = 8;
 /// How long one TCP connection may take: three SYNs on a bad mobile link.
 pub const TCP_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a proxy may take to answer `CONNECT`: it has to resolve the CSMS's name and connect to it.
+pub const PROXY_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// How long the TLS handshake may take on a slow controller and a slow link.
 pub const TLS_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -150,14 +153,21 @@ pub const MAX_CERTIFICATE_BEGINNINGS: usize = 8;
 /// How long the WebSocket handshake may take; some CSMSs look the charge point up in a slow database.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// The longest that a CSMS can make us stay away by `Retry-After`: a mistyped one may not silence a charge point.
+pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
+
 /// How often a ping is sent by default: below the 60 s after which peers drop a silent connection.
 pub const PING_INTERVAL: Duration = Duration::from_secs(50);
 
 /// How long after a ping something must arrive.
 pub const PONG_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// How many CALLs of ours in a row a CSMS may leave unanswered, saying nothing of its own, before it is connected to anew:
+/// what answers pings may be a load balancer that has lost it.
+pub const MAX_UNANSWERED_CALLS: u32 = 3;
+
 /// How long the kernel keeps unacknowledged data before it ends the connection (TCP_USER_TIMEOUT):
-/// the only guard where pings are switched off.
+/// what guards writing, with pings and without.
 pub const TCP_USER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long a closing handshake may take.

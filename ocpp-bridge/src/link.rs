@@ -6,6 +6,7 @@
 
 mod backoff;
 mod connect;
+mod connect_error;
 mod session;
 mod status;
 mod url;
@@ -16,6 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http_connect::Proxy;
 use serde_json::value::RawValue;
 use tokio::{
     sync::{mpsc, watch},
@@ -35,7 +37,7 @@ use self::{
 use crate::{
     Call, CallId, ChargePoint, ConfigurationStatus, DataTransferStatus, Event, Full, Outcome,
     RegistrationStatus, Report, RequestId,
-    limits::{PING_INTERVAL, PONG_TIMEOUT, PROVEN_AFTER, STABLE_AFTER},
+    limits::{MAX_UNANSWERED_CALLS, PING_INTERVAL, PONG_TIMEOUT, PROVEN_AFTER, STABLE_AFTER},
     security::{Credentials, LinkSecurity, TlsSettings},
 };
 
@@ -50,6 +52,8 @@ pub struct LinkSettings {
     pub credentials: Option<Credentials>,
     /// For `wss://` URLs.
     pub tls: Option<TlsSettings>,
+    /// The HTTP proxy on the way to every URL; it resolves their names.
+    pub proxy: Option<Proxy>,
     /// How often to ping a silent CSMS, until the key `WebSocketPingInterval` is set. Zero: never.
     pub ping_interval: Duration,
     /// How long after a ping something must arrive, lest the link count as dead.
@@ -154,6 +158,8 @@ struct Driver {
     last_good: usize,
     /// What was logged last about each URL, so that a thousand equal failures make one line.
     logged: Vec<Option<String>>,
+    /// Before when each URL is not to be tried, because its CSMS said so.
+    not_before: Vec<Option<Instant>>,
 }
 
 /// Keeps the link up until `commands` is closed; then ends the connection in good order, which takes two
@@ -171,7 +177,7 @@ pub async fn run(
     charge_point.offer_ping_interval(settings.ping_interval);
     let publisher = Publisher::new(status);
     let rng = fastrand::Rng::new();
-    let logged = vec![None; settings.urls.len()];
+    let (logged, not_before) = (vec![None; settings.urls.len()], vec![None; settings.urls.len()]);
     let mut driver = Driver {
         settings,
         charge_point,
@@ -184,6 +190,7 @@ pub async fn run(
         unproven: None,
         last_good: 0,
         logged,
+        not_before,
     };
     let Err(Shutdown) = driver.run().await;
 }
@@ -198,6 +205,7 @@ impl LinkSettings {
             identity,
             credentials: None,
             tls: None,
+            proxy: None,
             ping_interval: PING_INTERVAL,
             pong_timeout: PONG_TIMEOUT,
             backoff: Backoff::default(),
@@ -230,9 +238,12 @@ impl Driver {
             failures = failures.saturating_add(1);
             tracing::debug!(seconds = delay.as_secs(), "ocpp-backoff");
             self.publisher.state(LinkState::Backoff);
+            let (mut rest, welcome) = (pin!(sleep(delay)), self.welcome());
             let wait = async {
+                // No news of the network makes a CSMS less busy.
+                sleep_until(welcome.into()).await;
                 tokio::select! {
-                    () = sleep(delay) => {}
+                    () = &mut rest => {}
                     () = changed(&mut network) => tracing::debug!("ocpp-backoff-cut-short"),
                 }
             };
@@ -245,6 +256,7 @@ impl Driver {
         let Some(Change { profile, number, .. }) = self.change.take() else { return };
         let ConnectionProfile { urls, credentials, tls } = *profile;
         self.logged = vec![None; urls.len()];
+        self.not_before = vec![None; urls.len()];
         self.last_good = 0;
         self.settings = LinkSettings { urls, credentials, tls, ..self.settings.clone() };
         self.publisher.profile_changed(number);
@@ -254,12 +266,21 @@ impl Driver {
         self.change.as_ref().is_some_and(|change| change.at_once)
     }
 
-    /// Tries every URL once. `None`: no luck, or no use any more.
+    /// When the first URL may be tried again.
+    fn welcome(&self) -> Instant {
+        let now = now();
+        self.not_before.iter().map(|until| until.unwrap_or(now)).min().unwrap_or(now)
+    }
+
+    /// Tries every URL once that may be tried. `None`: no luck, or no use any more.
     async fn connect_any(&mut self) -> Result<Option<(Socket, LinkSecurity)>, Shutdown> {
         let (first, urls) = (self.last_good, self.settings.urls.len());
         let mut refused = false;
         for index in (0..urls).map(|step| (first + step) % urls) {
             let Some(url) = self.settings.urls.get(index).cloned() else { continue };
+            if self.not_before.get(index).is_some_and(|until| until.is_some_and(|until| until > now())) {
+                continue;
+            }
             self.publisher.connecting(&url);
             let settings = self.settings.clone();
             let Some(outcome) = self.meanwhile(connect(&url, &settings)).await? else { return Ok(None) };
@@ -271,6 +292,13 @@ impl Driver {
                 }
                 Err(error) => {
                     refused |= error.is_refusal();
+                    // With a random part, lest all charge points that were sent away come back together.
+                    let random = self.settings.backoff.random.mul_f64(self.rng.f64());
+                    if let Some(not_before) = self.not_before.get_mut(index) {
+                        *not_before = error
+                            .retry_after()
+                            .and_then(|wait| now().checked_add(wait.saturating_add(random)));
+                    }
                     self.failed(Failure::Connect, index, error.to_string());
                 }
             }
@@ -306,7 +334,10 @@ impl Driver {
         if unproven {
             self.publisher.attempt_failed(true);
         }
-        Ok(now() >= opened + STABLE_AFTER || (self.is_accepted() && !accepted_before))
+        // A CSMS that is there and doesn't answer won't do so if it is connected to at once.
+        let lasted =
+            now() >= opened + STABLE_AFTER && self.charge_point.unanswered_calls() < MAX_UNANSWERED_CALLS;
+        Ok(lasted || (self.is_accepted() && !accepted_before))
     }
 
     async fn serve(&mut self, session: &mut Session) -> Result<Ending, Shutdown> {
@@ -346,7 +377,14 @@ impl Driver {
                     if self.unproven.is_some_and(|due| due <= now()) {
                         prove(&mut self.unproven, &self.publisher);
                     }
+                    let unanswered = self.charge_point.unanswered_calls();
                     self.charge_point.handle_timeout(now());
+                    if self.charge_point.unanswered_calls() > unanswered {
+                        if unanswered + 1 >= MAX_UNANSWERED_CALLS {
+                            return Ok(Ending::unanswered(unanswered + 1));
+                        }
+                        session.doubt(now());
+                    }
                     if let Some(ending) = session.handle_timeout(now(), ping_interval) {
                         return Ok(ending);
                     }

@@ -1,10 +1,15 @@
 //! An HTTP proxy on 127.0.0.1 that knows `CONNECT`, and takes every host for 127.0.0.1.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::timeout;
+
+/// How long a server may take to speak first; one that waits for its client takes all of it.
+const FIRST_WORDS: Duration = Duration::from_millis(200);
 
 /// What the proxy lets pass.
 #[derive(Debug, Clone, Default)]
@@ -34,9 +39,10 @@ impl HttpProxy {
         let (requests, rules) = (Arc::default(), Arc::new(Mutex::new(rules)));
         let (seen, current) = (Arc::clone(&requests), Arc::clone(&rules));
         let task = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
                 let rules = current.lock().expect("nobody panics with it").clone();
-                tokio::spawn(serve(client, rules, Arc::clone(&seen)));
+                connections.spawn(serve(client, rules, Arc::clone(&seen)));
             }
         });
         Self { port, requests, rules, task }
@@ -94,9 +100,9 @@ async fn serve(mut client: TcpStream, rules: Rules, seen: Arc<Mutex<Vec<String>>
     let Ok(mut server) = TcpStream::connect(("127.0.0.1", port)).await else {
         return client.write_all(b"HTTP/1.1 502 Bad Gateway\r\n\r\n").await;
     };
-    // The server's first words come in the same segment as the answer, as they may.
+    // The first words of a server that speaks first come in the same segment as the answer, as they may.
     let mut first = vec![0; 4096];
-    let length = server.read(&mut first).await?;
+    let length = timeout(FIRST_WORDS, server.read(&mut first)).await.unwrap_or(Ok(0))?;
     let answer = [b"HTTP/1.1 200 Connection established\r\nVia: 1.1 site\r\n\r\n", &first[..length]].concat();
     client.write_all(&answer).await?;
     tokio::io::copy_bidirectional(&mut client, &mut server).await?;

@@ -23,25 +23,27 @@ pub(crate) struct Connection {
 
 /// The addresses that the ways of this route lead to: the server's, or the proxy's.
 pub(crate) async fn resolve(server: &Server, route: &Route) -> Result<Vec<SocketAddr>, Failure> {
-    match &route.proxy {
-        Some(proxy) => lookup(proxy.host(), proxy.port())
-            .await
-            .map_err(|why| Failure::new(FailureKind::Proxy, format!("the proxy: {why}"))),
-        None => lookup(server.host(), server.port()).await,
+    if let Some(proxy) = &route.proxy {
+        return match proxy.address() {
+            Some(address) => Ok(vec![(address, proxy.port()).into()]),
+            None => lookup(&proxy.host(), proxy.port())
+                .await
+                .map_err(|why| Failure::new(FailureKind::Proxy, format!("the proxy: {why}"))),
+        };
+    }
+    match server.host() {
+        Host::V4(address) => Ok(vec![(*address, server.port()).into()]),
+        Host::V6(address) => Ok(vec![(*address, server.port()).into()]),
+        Host::Name(name) => {
+            lookup(name, server.port()).await.map_err(|why| Failure::new(FailureKind::Dns, why))
+        }
     }
 }
 
-async fn lookup(host: &Host, port: u16) -> Result<Vec<SocketAddr>, Failure> {
-    match host {
-        Host::V4(address) => Ok(vec![(*address, port).into()]),
-        Host::V6(address) => Ok(vec![(*address, port).into()]),
-        Host::Name(name) => match tokio::net::lookup_host((&**name, port)).await {
-            Ok(addresses) => Ok(addresses.collect()),
-            Err(error) => Err(Failure::new(
-                FailureKind::Dns,
-                format!("DNS can't resolve {name}: {}", resolver_words(&error)),
-            )),
-        },
+async fn lookup(name: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
+    match tokio::net::lookup_host((name, port)).await {
+        Ok(addresses) => Ok(addresses.collect()),
+        Err(error) => Err(format!("DNS can't resolve {name}: {}", resolver_words(&error))),
     }
 }
 
@@ -65,13 +67,13 @@ pub(crate) async fn connect(
     let failure = |error: &dyn fmt::Display| {
         Failure::new(kind, format!("no TCP connection to {to}{}: {error}", way.address))
     };
-    let stream = TcpStream::connect(way.address).await.map_err(|error| failure(&os_words(&error)))?;
+    let mut stream = TcpStream::connect(way.address).await.map_err(|error| failure(&os_words(&error)))?;
     stream.set_nodelay(true).map_err(|error| failure(&error))?;
     // A peer that vanished while bytes are under way would otherwise hold the socket for a quarter of an hour.
     SockRef::from(&stream).set_tcp_user_timeout(Some(dead_after)).map_err(|error| failure(&error))?;
-    let (stream, early) = match &route.proxy {
-        Some(proxy) => proxy.connect(stream, host, way.port).await?,
-        None => (stream, Vec::new()),
+    let early = match &route.proxy {
+        Some(proxy) => proxy.connect(&mut stream, &format!("{host}:{}", way.port)).await?,
+        None => Vec::new(),
     };
     Ok(Connection { stream, early, peer: route.peer(host, way) })
 }

@@ -69,6 +69,17 @@ impl Failure {
     }
 }
 
+impl From<http_connect::ConnectError> for Failure {
+    fn from(error: http_connect::ConnectError) -> Self {
+        use http_connect::ConnectError;
+        let kind = match error {
+            ConnectError::Unauthorized(_) => FailureKind::ProxyAuth,
+            ConnectError::Refused(_) | ConnectError::Broken(_) => FailureKind::Proxy,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)

@@ -5,7 +5,7 @@
 //!
 //! # Layout
 //! - [`destination`], [`forward`]: what people and the CSMS write, parsed into strict types.
-//! - [`route`], [`proxy`]: the ports that are tried, and the way through an HTTP proxy.
+//! - [`route`]: the ports that are tried, and the HTTP proxy on the way.
 //! - `connect`: from a route to a connection.
 //! - [`state`]: what a tunnel does next, as a state machine without IO.
 //! - [`task`]: the driver that runs one on tokio.
@@ -37,7 +37,6 @@ pub mod limits;
 mod local_service;
 pub mod meter;
 mod openssh_key;
-pub mod proxy;
 mod pump;
 mod queue;
 pub mod route;
@@ -53,10 +52,10 @@ pub use device_keys::DeviceKeys;
 pub use failure::{Failure, FailureKind, HostKeyFault};
 pub use forward::{Forward, LocalTarget, Remote};
 pub use host_keys::{Clock, HostKeyPolicy, HostKeys, KnownHost};
+pub use http_connect::Proxy;
 pub use identity::Identity;
 pub use local_service::OwnListeners;
 pub use meter::Meter;
-pub use proxy::Proxy;
 pub use pump::Traffic;
 pub use route::{Peer, Route};
 pub use state::{Plan, Reason, State};

@@ -17,12 +17,6 @@ pub const SOCKET_PATH_BYTES: usize = 107;
 pub const ADDRESSES: usize = 16;
 /// Ports of one server that are tried besides its own: with 443 the usual holes of a firewall are covered.
 pub const ALTERNATIVE_PORTS: usize = 4;
-/// Bytes of an HTTP proxy's answer to `CONNECT`: what web servers take as a header.
-pub const PROXY_ANSWER_BYTES: usize = 8 * 1024;
-/// Header fields of such an answer.
-pub const PROXY_HEADERS: usize = 64;
-/// Bytes of `user:password` for a proxy.
-pub const PROXY_CREDENTIALS_BYTES: usize = 512;
 /// Bytes of a known-hosts file that are read: some 500 servers, far above what one device meets.
 pub const KNOWN_HOSTS_BYTES: u64 = 256 * 1024;
 /// Bytes of one of its lines: an RSA-16384 key has 3 KB, and certificates nested in a longer line could exhaust the stack.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::destination::Host;
 use crate::limits::{ADDRESSES, ALTERNATIVE_PORTS};
-use crate::proxy::Proxy;
+use http_connect::Proxy;
 
 /// How to reach a destination. The default is straight, on its own port.
 #[derive(Clone, Debug, Default)]

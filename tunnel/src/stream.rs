@@ -18,7 +18,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::limits::{PROXY_ANSWER_BYTES, READ_AHEAD};
+use crate::limits::READ_AHEAD;
 
 /// The stream of one SSH connection.
 pub(crate) struct SshStream {
@@ -40,7 +40,7 @@ impl SshStream {
     /// A stream that is prompt until its switch says otherwise. It begins with `early`, which was read already: at most
     /// a proxy's answer, which fits into what is read ahead.
     pub(crate) fn new(inner: TcpStream, early: &[u8]) -> (Self, Prompt) {
-        const { assert!(PROXY_ANSWER_BYTES <= READ_AHEAD) };
+        const { assert!(http_connect::ANSWER_BYTES <= READ_AHEAD) };
         let prompt = Prompt(Arc::new(AtomicBool::new(true)));
         let mut ahead: Box<[u8]> = vec![0; READ_AHEAD].into();
         let mut waiting = 0..0;

@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::control::protocol::Problem;
 use crate::exit::Exit;
 use crate::link_security::{check_files, client_certificate, remark};
+use crate::proxy::with_credentials;
 use crate::way_out::WayOut;
 
 pub(super) fn main(path: &Path, command: ConfigCommand) -> Result<Exit, Problem> {
@@ -21,6 +22,8 @@ pub(super) fn main(path: &Path, command: ConfigCommand) -> Result<Exit, Problem>
                 |error: &dyn Display| Problem::new(Exit::Config, format!("{}: {error}", path.display()), "");
             if let Some(ocpp) = &config.ocpp {
                 check_files(ocpp).map_err(|error| problem(&error))?;
+                with_credentials(&ocpp.proxy, "ocpp.proxy_authorization_file")
+                    .map_err(|error| problem(&error))?;
             }
             WayOut::new(&config.ssh).map_err(|error| problem(&error))?;
             let certificate = config.ocpp.as_deref().map(client_certificate).transpose();

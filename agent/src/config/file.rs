@@ -39,6 +39,9 @@ pub(super) struct Ocpp {
     pub(super) client_certificate_file: Option<Spanned<PathBuf>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) client_key_file: Option<Spanned<PathBuf>>,
+    pub(super) proxy: Option<Spanned<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) proxy_authorization_file: Option<Spanned<PathBuf>>,
     pub(super) ping_interval: Spanned<Time>,
     pub(super) backoff_minimum: Spanned<Time>,
     pub(super) backoff_random: Spanned<Time>,
@@ -244,6 +247,8 @@ impl Default for Ocpp {
             ca_file: None,
             client_certificate_file: None,
             client_key_file: None,
+            proxy: None,
+            proxy_authorization_file: None,
             ping_interval: unwritten("50s"),
             backoff_minimum: unwritten("10s"),
             backoff_random: unwritten("15s"),

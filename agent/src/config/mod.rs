@@ -6,6 +6,7 @@
 mod check;
 mod error;
 mod file;
+mod proxy;
 mod slots;
 mod value;
 
@@ -17,14 +18,15 @@ use std::time::Duration;
 use ocpp_bridge::limits::MAX_CONNECTORS;
 use ocpp_bridge::{Backoff, Url};
 use reverse_tunnel::limits::LEAST_BUFFER_BYTES;
-use reverse_tunnel::proxy::ProxyError;
-use reverse_tunnel::{Forward, HostKeyPolicy, KnownHost, Proxy};
+use reverse_tunnel::{Forward, HostKeyPolicy, KnownHost};
 use toml::Spanned;
 use tracing::level_filters::LevelFilter;
 
 pub use self::error::ConfigError;
 use self::error::{Invalid, from_parser, read};
 use self::file::{File, Urls};
+pub use self::proxy::ProxySettings;
+use self::proxy::proxy;
 use self::slots::slots;
 use self::value::{MOMENT, absolute, duration, monthly_bytes, optional_path};
 use crate::limits::{IDENTITY_BYTES, OPENS_PER_HOUR, PATTERNS};
@@ -76,6 +78,8 @@ pub struct Ocpp {
     pub client_certificate_file: Option<PathBuf>,
     /// The private key of that certificate.
     pub client_key_file: Option<PathBuf>,
+    /// The HTTP proxy on the way to the CSMS.
+    pub proxy: ProxySettings,
     /// Between two pings.
     pub ping_interval: Duration,
     /// Between two connections.
@@ -111,10 +115,8 @@ pub struct Ssh {
     pub backoff_maximum: Duration,
     /// Ports that are tried when a server's own doesn't answer.
     pub alternative_ports: Vec<AlternativePort>,
-    /// The HTTP proxy that tunnels go through, without its credentials.
-    pub proxy: Option<Proxy>,
-    /// The file of the proxy's user and password.
-    pub proxy_authorization_file: Option<PathBuf>,
+    /// The HTTP proxy that tunnels go through.
+    pub proxy: ProxySettings,
 }
 
 /// A tunnel that an OCPP key, or `--script`, opens.
@@ -279,6 +281,7 @@ fn ocpp(written: &Spanned<file::Ocpp>) -> Result<(Option<Arc<Ocpp>>, Option<Stri
             "ocpp.client_certificate_file",
         )?,
         client_key_file: optional_path(&ocpp.client_key_file, "ocpp.client_key_file")?,
+        proxy: proxy("ocpp", &ocpp.proxy, &ocpp.proxy_authorization_file)?,
         ping_interval: duration(&ocpp.ping_interval, "ocpp.ping_interval", Duration::ZERO)?,
         backoff: Backoff {
             minimum: duration(&ocpp.backoff_minimum, "ocpp.backoff_minimum", MOMENT)?,
@@ -427,19 +430,6 @@ fn ssh(ssh: &file::Ssh) -> Result<Ssh, Invalid> {
             Invalid::value(entry, text)
         })
     });
-    let proxy = ssh.proxy.as_ref().map(|proxy| {
-        proxy.get_ref().parse::<Proxy>().map_err(|error| {
-            let cure = match error {
-                ProxyError::Url(_) => "write for example \"http://proxy.example.com:3128\"",
-                _ => "write user:password into a file and name it in ssh.proxy_authorization_file",
-            };
-            Invalid::value(proxy, format!("ssh.proxy: {error}; {cure}"))
-        })
-    });
-    if let (None, Some(file)) = (&proxy, &ssh.proxy_authorization_file) {
-        let text = "ssh.proxy_authorization_file is set and ssh.proxy is not; set it, or remove this";
-        return Err(Invalid::value(file, text));
-    }
     Ok(Ssh {
         // `File::complete` has filled both in.
         identity_file: optional_path(&ssh.identity_file, "ssh.identity_file")?.unwrap_or_default(),
@@ -451,11 +441,7 @@ fn ssh(ssh: &file::Ssh) -> Result<Ssh, Invalid> {
         backoff_minimum,
         backoff_maximum,
         alternative_ports: alternative_ports.collect::<Result<_, _>>()?,
-        proxy: proxy.transpose()?,
-        proxy_authorization_file: optional_path(
-            &ssh.proxy_authorization_file,
-            "ssh.proxy_authorization_file",
-        )?,
+        proxy: proxy("ssh", &ssh.proxy, &ssh.proxy_authorization_file)?,
     })
 }
 

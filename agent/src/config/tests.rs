@@ -40,7 +40,8 @@ fn without_ocpp_nothing_must_be_said() {
 #[test]
 fn what_is_shown_can_be_read_again() {
     let ways_out = "[ssh]\nalternative_ports = [\"*:443\"]\nproxy = \"http://proxy:3128\"\nproxy_authorization_file = \"/p\"";
-    for source in [MINIMAL.to_owned(), format!("{MINIMAL}{ways_out}")] {
+    let link = "proxy = \"http://proxy:3128\"\nproxy_authorization_file = \"/p\"\n";
+    for source in [MINIMAL.to_owned(), format!("{MINIMAL}{ways_out}"), format!("{MINIMAL}{link}{ways_out}")] {
         let shown = parse(&source).unwrap().to_toml();
         let again = parse(&shown).unwrap_or_else(|error| panic!("{error}\n{shown}"));
         assert_eq!(again.to_toml(), shown);
@@ -101,6 +102,14 @@ fn errors_name_line_column_and_cure() {
         (
             "ocpp.mode = \"off\"\n[ssh]\nproxy = \"http://me:secret@proxy:3128\"",
             "c.toml:3:9: ssh.proxy: a user or password can't stand in the URL; write user:password into a file",
+        ),
+        (
+            "[ocpp]\nurl = \"ws://x\"\nidentity = \"a\"\nsecurity_profile = 0\nproxy = \"proxy\"",
+            "c.toml:5:9: ocpp.proxy: \"proxy\" is not http://host:port; write",
+        ),
+        (
+            "[ocpp]\nurl = \"ws://x\"\nidentity = \"a\"\nsecurity_profile = 0\nproxy_authorization_file = \"/p\"",
+            "c.toml:5:28: ocpp.proxy_authorization_file is set and ocpp.proxy is not; set it",
         ),
         (
             "ocpp.mode = \"off\"\n[ssh]\nproxy_authorization_file = \"/p\"",

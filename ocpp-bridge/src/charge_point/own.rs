@@ -205,6 +205,10 @@ impl ChargePoint {
         if self.call_deadline().is_some_and(|deadline| deadline <= now)
             && let Some(call) = self.connection.as_mut().and_then(Connection::give_up)
         {
+            // While the embedder keeps us from reading, the answer may be there.
+            if !self.is_embedder_busy() {
+                self.unanswered_calls = self.unanswered_calls.saturating_add(1);
+            }
             self.call_failed(now, call, &Failure::Unanswered);
         }
     }

@@ -7,6 +7,7 @@ mod outbox;
 mod properties;
 mod requests;
 mod triggers;
+mod unanswered;
 
 use serde_json::{Value, json};
 

@@ -126,6 +126,14 @@ impl Session {
         self.excused = excused;
     }
 
+    /// Pings at once, whatever the interval: something else says that the CSMS may be gone.
+    pub(super) fn doubt(&mut self, now: Instant) {
+        if self.pinged.is_none() {
+            self.pinged = Some(now);
+            self.ping_waits = true;
+        }
+    }
+
     /// When to call [`handle_timeout`](Self::handle_timeout).
     pub(super) fn poll_timeout(&self, ping_interval: Option<Duration>) -> Option<Instant> {
         match self.pinged {
@@ -144,8 +152,7 @@ impl Session {
             let seconds = self.pong_timeout.as_secs_f32();
             return Some(Ending::lost(format!("the CSMS didn't answer a ping in {seconds} s")));
         }
-        self.pinged = Some(now);
-        self.ping_waits = true;
+        self.doubt(now);
         None
     }
 
@@ -198,15 +205,26 @@ impl Ending {
         Self { reason: reason.into(), farewell: Farewell::Close(code) }
     }
 
+    /// The CSMS has left so many CALLs in a row unanswered.
+    pub(super) fn unanswered(calls: u32) -> Self {
+        let reason = format!("the CSMS left {calls} of our messages in a row unanswered");
+        Self::refused(reason, CloseCode::Protocol)
+    }
+
     fn of_close(frame: Option<CloseFrame>) -> Self {
         let reason = match frame {
             None => "the CSMS closed the connection".to_owned(),
-            Some(frame) if frame.reason.is_empty() => {
-                format!("the CSMS closed the connection: {}", u16::from(frame.code))
-            }
             Some(frame) => {
-                let said: String = frame.reason.chars().take(MAX_QUOTED_CHARS).collect();
-                format!("the CSMS closed the connection: {} {said:?}", u16::from(frame.code))
+                let mut reason = format!("the CSMS closed the connection: {}", u16::from(frame.code));
+                if let Some(meaning) = meaning(frame.code) {
+                    reason.push(' ');
+                    reason.push_str(meaning);
+                }
+                if !frame.reason.is_empty() {
+                    let said: String = frame.reason.chars().take(MAX_QUOTED_CHARS).collect();
+                    reason.push_str(&format!(", {said:?}"));
+                }
+                reason
             }
         };
         Self { reason: reason.into(), farewell: Farewell::Reply }
@@ -225,8 +243,57 @@ impl Ending {
             Error::Io(error) if error.kind() == ErrorKind::UnexpectedEof => {
                 Self::lost("the CSMS dropped the connection")
             }
+            Error::Io(error) if error.kind() == ErrorKind::TimedOut => {
+                Self::lost("the connection broke: nothing that was sent arrived any more")
+            }
             Error::Io(error) => Self::lost(format!("the connection broke: {error}")),
             error => Self::lost(error.to_string()),
         }
+    }
+}
+
+/// What a close code says (RFC 6455 §7.4.1, and IANA's registry for those from 1012 on).
+fn meaning(code: CloseCode) -> Option<&'static str> {
+    Some(match code {
+        CloseCode::Normal => "(done)",
+        CloseCode::Away => "(it goes away)",
+        CloseCode::Protocol => "(protocol error)",
+        CloseCode::Unsupported => "(unsupported data)",
+        CloseCode::Invalid => "(invalid data)",
+        CloseCode::Policy => "(against its policy)",
+        CloseCode::Size => "(message too big)",
+        CloseCode::Error => "(internal error)",
+        CloseCode::Restart => "(service restart)",
+        CloseCode::Again => "(try again later)",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(code: u16, reason: &str) -> String {
+        let frame = CloseFrame { code: code.into(), reason: reason.into() };
+        Ending::of_close(Some(frame)).reason.into_owned()
+    }
+
+    #[test]
+    fn close_codes_are_told_apart_and_named() {
+        let codes = [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1011, 1012, 1013, 3000, 4999];
+        for code in codes {
+            let text = words(code, "");
+            assert!(text.starts_with(&format!("the CSMS closed the connection: {code}")), "{text}");
+            assert_eq!(text.ends_with(')'), code < 3000, "{text}");
+        }
+        assert_eq!(words(1012, ""), "the CSMS closed the connection: 1012 (service restart)");
+        assert_eq!(words(4000, "other device"), "the CSMS closed the connection: 4000, \"other device\"");
+    }
+
+    #[test]
+    fn a_reason_is_cut_and_can_not_write_on_a_terminal() {
+        let text = words(1008, &format!("\u{1b}[2J\n{}", "x".repeat(110)));
+        assert!(text.contains(r#"(against its policy), "\u{1b}[2J\nxxx"#), "{text}");
+        assert!(text.len() < 160 && !text.chars().any(char::is_control), "{text}");
     }
 }

@@ -1,6 +1,6 @@
 //! The CSMS's URL.
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -27,7 +27,7 @@ pub struct Url {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Host {
     Name(String),
-    Ip(std::net::IpAddr),
+    Ip(IpAddr),
 }
 
 /// Why a text isn't a [`Url`].
@@ -128,7 +128,7 @@ impl Url {
     }
 
     /// The host where it is an address.
-    pub(crate) fn address(&self) -> Option<std::net::IpAddr> {
+    pub(crate) fn address(&self) -> Option<IpAddr> {
         match self.host {
             Host::Ip(address) => Some(address),
             Host::Name(_) => None,
@@ -140,11 +140,19 @@ impl Url {
         self.port
     }
 
+    /// Host and port as a proxy is asked for them: an IPv6 address in brackets, the port always there.
+    pub(crate) fn authority(&self) -> String {
+        match &self.host {
+            Host::Ip(IpAddr::V6(address)) => format!("[{address}]:{}", self.port),
+            _ => format!("{}:{}", self.host(), self.port),
+        }
+    }
+
     /// The URL that a charge point of this identity connects to.
     pub(crate) fn with_identity(&self, identity: &str) -> String {
         let scheme = if self.tls { "wss" } else { "ws" };
         let host = match &self.host {
-            Host::Ip(std::net::IpAddr::V6(address)) => format!("[{address}]"),
+            Host::Ip(IpAddr::V6(address)) => format!("[{address}]"),
             _ => self.host(),
         };
         let default_port = if self.tls { 443 } else { 80 };
@@ -200,13 +208,10 @@ impl Host {
         let error = || UrlError::Host(text.to_owned());
         if let Some(bracketed) = text.strip_prefix('[') {
             let address = bracketed.strip_suffix(']').ok_or_else(error)?;
-            return address
-                .parse()
-                .map(|address| Self::Ip(std::net::IpAddr::V6(address)))
-                .map_err(|_| error());
+            return address.parse().map(|address| Self::Ip(IpAddr::V6(address))).map_err(|_| error());
         }
         if let Ok(address) = text.parse() {
-            return Ok(Self::Ip(std::net::IpAddr::V4(address)));
+            return Ok(Self::Ip(IpAddr::V4(address)));
         }
         let is_label = |label: &str| {
             !label.is_empty()

@@ -177,3 +177,46 @@ async fn waits_grow_until_a_connection_was_good() {
         lost.elapsed()
     );
 }
+
+#[tokio::test]
+async fn a_busy_csms_is_left_alone_as_long_as_it_wants_and_others_are_tried_meanwhile() {
+    let (busy, other) = (Csms::start().await, Csms::start().await);
+    let (network, receiver) = watch::channel(());
+    let mut settings = settings(&busy.url);
+    settings.urls.push(Url::parse(&other.url).unwrap());
+    settings.network = Some(receiver);
+    let mut agent = Agent::start(settings);
+    busy.refuse(Answer::Busy(503, 2)).await;
+    let asked = Instant::now();
+    agent.until_error("isn't available (HTTP 503, to be asked again in 2 s)").await;
+    for _ in 0..3 {
+        other.refuse(Answer::Status(500)).await;
+        network.send_replace(());
+    }
+    assert!(asked.elapsed() < Duration::from_secs(1), "the other isn't held up: {:?}", asked.elapsed());
+    let other_fails = async {
+        loop {
+            other.refuse(Answer::Status(500)).await;
+        }
+    };
+    tokio::select! {
+        _ = busy.accept() => {}
+        () = other_fails => {}
+    }
+    assert!(asked.elapsed() >= Duration::from_secs(2), "{:?}", asked.elapsed());
+}
+
+#[tokio::test]
+async fn news_of_the_network_do_not_make_a_busy_csms_less_busy() {
+    let csms = Csms::start().await;
+    let (network, receiver) = watch::channel(());
+    let mut settings = settings(&csms.url);
+    settings.network = Some(receiver);
+    let mut agent = Agent::start(settings);
+    csms.refuse(Answer::Busy(429, 1)).await;
+    let asked = Instant::now();
+    agent.until_state(LinkState::Backoff).await;
+    network.send_replace(());
+    csms.accept().await;
+    assert!(asked.elapsed() >= Duration::from_secs(1), "{:?}", asked.elapsed());
+}

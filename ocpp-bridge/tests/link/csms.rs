@@ -38,6 +38,8 @@ pub(crate) struct Peer<S = TcpStream> {
 pub(crate) enum Answer {
     Subprotocol(Option<&'static str>),
     Status(u16),
+    /// A status with `Retry-After` in seconds.
+    Busy(u16, u32),
 }
 
 impl Csms {
@@ -87,9 +89,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
                 Answer::Subprotocol(Some(name)) => {
                     response.headers_mut().insert("Sec-WebSocket-Protocol", name.parse().unwrap());
                 }
-                Answer::Status(status) => {
+                Answer::Status(status) | Answer::Busy(status, _) => {
                     let mut refusal = ErrorResponse::new(None);
                     *refusal.status_mut() = status.try_into().unwrap();
+                    if let Answer::Busy(_, seconds) = answer {
+                        refusal.headers_mut().insert("Retry-After", seconds.into());
+                    }
                     return Err(refusal);
                 }
             }

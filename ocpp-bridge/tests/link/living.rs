@@ -116,7 +116,7 @@ async fn closed_connection_is_replaced_and_its_reason_shown() {
         .unwrap();
     assert!(matches!(peer.next().await, Some(Message::Close(_))), "our side of the closing handshake");
     drop(peer);
-    let status = agent.until_error("closed the connection: 1012 \"update\\n\"").await;
+    let status = agent.until_error("closed the connection: 1012 (service restart), \"update\\n\"").await;
     assert_eq!(status.boot, Some(RegistrationStatus::Accepted));
     let mut peer = csms.accept().await;
     agent.until_state(LinkState::Accepted).await;

@@ -11,6 +11,7 @@ mod changing;
 mod connecting;
 mod csms;
 mod living;
+mod silence;
 mod tls;
 
 use std::{sync::Arc, time::Duration};

@@ -1,20 +1,20 @@
 //! What a proxy is asked, and what is made of its answers.
 
 use proptest::prelude::*;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 
-const TARGET: &str = "gw.example";
+const SERVER: &str = "gw.example:22";
 
 fn proxy() -> Proxy {
     "http://proxy.example:3128".parse().unwrap()
 }
 
 /// Sends the answer in pieces, and gives what came of it, with the request.
-async fn ask(proxy: Proxy, pieces: &[&[u8]]) -> (Result<Vec<u8>, Failure>, String) {
+async fn ask(proxy: Proxy, pieces: &[&[u8]]) -> (Result<Vec<u8>, ConnectError>, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let mut stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (mut server, _) = listener.accept().await.unwrap();
     server.set_nodelay(true).unwrap();
     let serve = async {
@@ -28,22 +28,22 @@ async fn ask(proxy: Proxy, pieces: &[&[u8]]) -> (Result<Vec<u8>, Failure>, Strin
         drop(server);
         String::from_utf8(request[..read].to_vec()).unwrap()
     };
-    let host: Host = TARGET.parse().unwrap();
-    let (result, request) = tokio::join!(proxy.connect(stream, &host, 22), serve);
+    let (result, request) = tokio::join!(proxy.connect(&mut stream, SERVER), serve);
     let result = match result {
-        Ok((mut stream, mut early)) => {
+        Ok(mut early) => {
             // What comes later follows what came early.
             stream.read_to_end(&mut early).await.unwrap();
             Ok(early)
         }
-        Err(failure) => Err(failure),
+        Err(error) => Err(error),
     };
     (result, request)
 }
 
-async fn error(proxy: Proxy, answer: &str) -> (FailureKind, String) {
-    let failure = ask(proxy, &[answer.as_bytes()]).await.0.expect_err("a refusal");
-    (failure.kind, failure.text)
+type Kind = fn(String) -> ConnectError;
+
+async fn error(proxy: Proxy, answer: &str) -> ConnectError {
+    ask(proxy, &[answer.as_bytes()]).await.0.expect_err("a refusal")
 }
 
 #[tokio::test]
@@ -77,31 +77,46 @@ async fn what_the_server_says_right_behind_the_answer_is_kept() {
 async fn refusals_say_what_the_proxy_does_not_want() {
     let with_password = || proxy().with_credentials("u:p").unwrap();
     for (proxy, answer, kind, text) in [
-        (proxy(), "HTTP/1.1 407 x\r\n\r\n", FailureKind::ProxyAuth, "wants to know who asks (407)"),
+        (
+            proxy(),
+            "HTTP/1.1 407 x\r\n\r\n",
+            ConnectError::Unauthorized as Kind,
+            "wants to know who asks (407)",
+        ),
         (
             proxy(),
             "HTTP/1.1 407 x\r\nProxy-Authenticate: NTLM\r\nProxy-Authenticate: Negotiate\r\n\r\n",
-            FailureKind::ProxyAuth,
+            ConnectError::Unauthorized as Kind,
             "wants to know who asks (407, by NTLM or Negotiate; only Basic is known here)",
         ),
         (
             with_password(),
             "HTTP/1.1 407 x\r\nProxy-Authenticate: Basic realm=\"r\"\r\n\r\n",
-            FailureKind::ProxyAuth,
+            ConnectError::Unauthorized as Kind,
             "doesn't take our user and password (407)",
         ),
         (
             proxy(),
             "HTTP/1.1 403 Forbidden\r\n\r\n",
-            FailureKind::Proxy,
+            ConnectError::Refused,
             "forbids connections to gw.example:22 (403)",
         ),
-        (proxy(), "HTTP/1.1 405 x\r\n\r\n", FailureKind::Proxy, "takes no CONNECT (405)"),
-        (proxy(), "HTTP/1.1 503 x\r\n\r\n", FailureKind::Proxy, "can't reach gw.example:22 (503)"),
-        (proxy(), "HTTP/1.1 302 x\r\n\r\n", FailureKind::Proxy, "refuses to connect to gw.example:22 (302)"),
-        (proxy(), "HTTP/1.1 101 x\r\n\r\n", FailureKind::Proxy, "refuses to connect to gw.example:22 (101)"),
+        (proxy(), "HTTP/1.1 405 x\r\n\r\n", ConnectError::Refused, "takes no CONNECT (405)"),
+        (proxy(), "HTTP/1.1 503 x\r\n\r\n", ConnectError::Refused, "can't reach gw.example:22 (503)"),
+        (
+            proxy(),
+            "HTTP/1.1 302 x\r\n\r\n",
+            ConnectError::Refused,
+            "refuses to connect to gw.example:22 (302)",
+        ),
+        (
+            proxy(),
+            "HTTP/1.1 101 x\r\n\r\n",
+            ConnectError::Refused,
+            "refuses to connect to gw.example:22 (101)",
+        ),
     ] {
-        assert_eq!(error(proxy, answer).await, (kind, format!("the proxy proxy.example:3128 {text}")));
+        assert_eq!(error(proxy, answer).await, kind(format!("the proxy proxy.example:3128 {text}")));
     }
 }
 
@@ -119,10 +134,9 @@ async fn what_is_no_answer_of_a_proxy_is_refused() {
         ("HTTP/1.1 200 OK\r\n", "closed the connection without an answer"),
         ("", "closed the connection without an answer"),
     ] {
-        let (kind, error) = error(proxy(), answer).await;
+        let ConnectError::Broken(error) = error(proxy(), answer).await else { panic!("{answer:.40}") };
         assert!(
-            kind == FailureKind::Proxy
-                && error.starts_with(&format!("the proxy proxy.example:3128 {text}"))
+            error.starts_with(&format!("the proxy proxy.example:3128 {text}"))
                 // Closing with unread bytes resets the connection.
                 || error.contains("broke the connection off"),
             "{answer:.40}: {error}"
@@ -140,9 +154,21 @@ fn takes_urls_of_plain_proxies_with_a_port() {
     ] {
         assert_eq!(text.parse::<Proxy>().map(|proxy| proxy.to_string()).as_deref(), Ok(shown));
     }
-    for text in
-        ["proxy:3128", "https://proxy:3128", "http://proxy", "http://:1", "http://p:0", "http://p:1/x", ""]
-    {
+    for text in [
+        "proxy:3128",
+        "https://proxy:3128",
+        "http://proxy",
+        "http://:1",
+        "http://p:0",
+        "http://p:1/x",
+        "",
+        "http://127.1:80",
+        "http://a.0x7f:80",
+        "http://[::1:80",
+        "http://::1:80",
+        "http://a..b:80",
+        "http://a b:80",
+    ] {
         assert_eq!(text.parse::<Proxy>(), Err(ProxyError::Url(text.to_owned())), "{text}");
     }
     let error = "http://user:secret@proxy:3128".parse::<Proxy>().unwrap_err();
@@ -155,18 +181,33 @@ fn credentials_are_one_line_with_a_colon() {
     for good in ["u:p", "u:", "u:p:q", "ü:ß"] {
         assert!(proxy().with_credentials(good).is_ok(), "{good}");
     }
-    let long = format!("u:{}", "p".repeat(PROXY_CREDENTIALS_BYTES));
+    let long = format!("u:{}", "p".repeat(CREDENTIALS_BYTES));
     for bad in ["", "u", ":p", "u:p\r\nX: y", "u:p\n", "u:\u{7}", &long] {
         assert_eq!(proxy().with_credentials(bad), Err(ProxyError::NotUserPassword), "{bad:?}");
     }
 }
 
+#[tokio::test]
+async fn a_server_that_would_end_the_line_is_never_asked_for() {
+    let (mut ours, _theirs) = tokio::io::duplex(1000);
+    for server in ["a b:1", "a:1\r\nX: y", "ä:1"] {
+        let error = proxy().connect(&mut ours, server).await.unwrap_err();
+        assert!(matches!(error, ConnectError::Refused(_)), "{error}");
+    }
+}
+
 proptest! {
+    #[test]
+    fn a_url_is_taken_or_refused_and_shown_as_it_was_taken(rest in "[a-z0-9:.\\[\\]_/-]{0,20}") {
+        if let Ok(proxy) = format!("http://{rest}").parse::<Proxy>() {
+            prop_assert_eq!(format!("http://{proxy}").parse(), Ok(proxy));
+        }
+    }
+
     #[test]
     fn no_answer_confuses_it(answer in prop::collection::vec(any::<u8>(), 0..200), good in any::<bool>()) {
         let answer = if good { [b"HTTP/1.1 200 OK\r\n".as_slice(), &answer].concat() } else { answer };
-        let host: Host = TARGET.parse().unwrap();
-        if let Ok(Some(end)) = proxy().judge(&answer, &host, 22) {
+        if let Ok(Some(end)) = proxy().judge(&answer, SERVER) {
             prop_assert!(answer[..end].ends_with(b"\n"), "{answer:?}");
         }
     }
