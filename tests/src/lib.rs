@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | [`agent`] | the binary under test, its configuration, its command line |
 //! | [`csms`] | the CSMS: the PyPI package `ocpp`, told what to do through pipes |
+//! | [`bad_csms`] | a CSMS that breaks the rules |
 //! | [`sshd`], [`dropbear`] | the SSH servers of OpenSSH and dropbear, with an account of their own |
 //! | [`asyncssh`] | an SSH server that opens channels which nobody asked for |
 //! | [`ssh`] | the `ssh` client of the person behind the tunnel, and key pairs |
@@ -31,6 +32,7 @@
 
 pub mod agent;
 pub mod asyncssh;
+pub mod bad_csms;
 pub mod csms;
 pub mod dropbear;
 pub mod engine;

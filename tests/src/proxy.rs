@@ -1,5 +1,6 @@
-//! An HTTP proxy on 127.0.0.1 that knows `CONNECT`, and takes every host for 127.0.0.1.
+//! An HTTP proxy that knows `CONNECT`, and takes every host for 127.0.0.1.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -25,17 +26,22 @@ pub struct Rules {
 /// A running proxy. Dropping it ends it, and what goes through it.
 #[derive(Debug)]
 pub struct HttpProxy {
-    port: u16,
+    address: SocketAddr,
     requests: Arc<Mutex<Vec<String>>>,
     rules: Arc<Mutex<Rules>>,
     task: JoinHandle<()>,
 }
 
 impl HttpProxy {
-    /// Starts one.
+    /// Starts one on 127.0.0.1.
     pub async fn start(rules: Rules) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
-        let port = listener.local_addr().expect("it is bound").port();
+        Self::start_at(Ipv4Addr::LOCALHOST, rules).await
+    }
+
+    /// Starts one on this address.
+    pub async fn start_at(address: Ipv4Addr, rules: Rules) -> Self {
+        let listener = TcpListener::bind((address, 0)).await.expect("a port is free");
+        let address = listener.local_addr().expect("it is bound");
         let (requests, rules) = (Arc::default(), Arc::new(Mutex::new(rules)));
         let (seen, current) = (Arc::clone(&requests), Arc::clone(&rules));
         let task = tokio::spawn(async move {
@@ -45,17 +51,17 @@ impl HttpProxy {
                 connections.spawn(serve(client, rules, Arc::clone(&seen)));
             }
         });
-        Self { port, requests, rules, task }
+        Self { address, requests, rules, task }
     }
 
     /// Its URL, as the configuration wants it.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://{}", self.address)
     }
 
     /// Its address.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        self.address.to_string()
     }
 
     /// The requests so far, header and all.

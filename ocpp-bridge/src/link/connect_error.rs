@@ -153,7 +153,10 @@ fn explain_handshake(error: &Error) -> Cow<'static, str> {
             "the CSMS answered the WebSocket handshake with the wrong key: a cache in between answers for it?"
                 .into()
         }
-        Error::AttackAttempt => "the CSMS's answer to the WebSocket handshake has no end".into(),
+        Error::AttackAttempt => {
+            "the CSMS's answer to the WebSocket handshake has no end, or comes in tiny pieces".into()
+        }
+        Error::Capacity(_) => "the CSMS's answer to the WebSocket handshake has too many headers".into(),
         Error::Io(error) => format!("the connection broke in the WebSocket handshake: {error}").into(),
         error => format!("the WebSocket handshake failed: {error}").into(),
     }
