@@ -7,7 +7,7 @@
 //! - [`supervisor`]: the one owner of all tunnels; [`wanted`]: what survives its restart.
 //! - [`usage`]: what the tunnels have carried this month, and the cap on it; [`bytes`]: amounts of data in words.
 //! - [`link_security`]: what the OCPP link proves itself with, and how the CSMS changes that.
-//! - [`trigger`]: the OCPP link, its keys and what they open.
+//! - [`trigger`]: the OCPP link, its keys and what they open; [`kept_configuration`]: what the CSMS changed, over restarts.
 //! - [`way_out`]: a server's other ports, the proxy; [`network`]: tells when the network has come back.
 //! - [`control`]: the socket between the command line and the agent.
 //! - [`agent`]: a whole agent, from configuration to shutdown.
@@ -24,6 +24,7 @@ pub mod config;
 pub mod control;
 pub mod exit;
 pub mod journal;
+pub mod kept_configuration;
 pub mod limits;
 pub mod link_security;
 pub mod network;
@@ -36,3 +37,4 @@ mod tunnel_log;
 pub mod usage;
 pub mod wanted;
 pub mod way_out;
+mod whole_file;

@@ -24,6 +24,14 @@ pub const FORWARDS: usize = 8;
 pub const CLOSED_SHOWN: usize = 4;
 /// Characters of a configuration value over OCPP (OCPP 1.6 edition 2, `CiString500Type`).
 pub const OCPP_VALUE_CHARACTERS: usize = 500;
+/// Keys of the standard whose changed values are kept: as many as the charge point has keys.
+pub const KEPT_CONFIGURATION_KEYS: usize = ocpp_bridge::limits::MAX_KEYS;
+/// Bytes of the file of changed values that are read: each at its longest, escaped, and the JSON around it.
+pub const KEPT_CONFIGURATION_BYTES: u64 = 256 * 1024;
+/// How long a changed value waits for others before it is written.
+pub const KEPT_CONFIGURATION_DELAY: Duration = Duration::from_secs(1);
+/// Changed values are written no more often, for the flash's sake: what a power cut may make us forget.
+pub const KEPT_CONFIGURATION_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Bytes of the file that keeps the security settings of the link which are read: two keys of the longest, and more.
 pub const KEPT_SECURITY_BYTES: u64 = 4096;

@@ -3,8 +3,11 @@
 //! Each slot has its key, the wanted destination, and `…Status`, which tells how its tunnel is. Values are judged here
 //! and by the supervisor's policy; the answer says only whether they were accepted, the reason is in `…Status`.
 
-use std::fmt::{self, Write};
+mod status_value;
+
+use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ocpp_bridge::{
     Access, BootInfo, ChargePoint, Command, ConfigurationStatus, ConnectionProfile, DataTransferStatus,
@@ -14,13 +17,15 @@ use reverse_tunnel::{Destination, DeviceKeys, Identity, Reason};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use self::status_value::status_value;
+use crate::clock;
 use crate::config::{CLIENT_KEY, Config, Ocpp, Slot};
+use crate::kept_configuration::KeptConfiguration;
 use crate::limits::{LINK_COMMANDS, LINK_EVENTS, OCPP_VALUE_CHARACTERS};
 use crate::link_security::{AUTHORIZATION_KEY, FileError, LinkSecurity, SECURITY_PROFILE, SecurityView};
 use crate::policy::Refusal;
 use crate::proxy::{ProxyFileError, with_credentials};
 use crate::supervisor::{OpenRequest, Source, SupervisorHandle, TunnelId, View, What};
-use crate::{clock, journal};
 
 /// A running link to the CSMS.
 #[derive(Debug)]
@@ -72,7 +77,9 @@ pub fn start(
     };
     let mut charge_point_settings = ocpp_bridge::Settings::new(boot);
     charge_point_settings.boot_on_reconnect = ocpp.boot_on_reconnect;
-    let charge_point = ChargePoint::new(charge_point_settings, registry, fastrand::Rng::new());
+    let mut charge_point = ChargePoint::new(charge_point_settings, registry, fastrand::Rng::new());
+    let mut kept = KeptConfiguration::open(&config.state_dir);
+    kept.restore(&mut charge_point);
 
     let (event_sender, events) = mpsc::channel(LINK_EVENTS);
     let (commands, command_receiver) = mpsc::channel(LINK_COMMANDS);
@@ -94,6 +101,7 @@ pub fn start(
         to_authorise: keys.to_authorise(),
         supervisor,
         commands,
+        kept,
         shown: Vec::new(),
     };
     let task = tokio::spawn(async move {
@@ -156,12 +164,24 @@ struct Trigger {
     to_authorise: watch::Receiver<Identity>,
     supervisor: SupervisorHandle,
     commands: mpsc::Sender<Command>,
+    kept: KeptConfiguration,
     /// What the CSMS can read, so that only what changed is passed on.
     shown: Vec<(String, Option<String>)>,
 }
 
 impl Trigger {
     async fn run(mut self, mut events: mpsc::Receiver<Event>, mut stopped: mpsc::Receiver<()>) {
+        self.serve(&mut events, &mut stopped).await;
+        // What the CSMS was told to be in effect is kept, even if the agent stops at that moment.
+        while let Ok(event) = events.try_recv() {
+            if let Event::ConfigurationChanged { key, value } = event {
+                self.kept.keep(key, value, now());
+            }
+        }
+        self.kept.settle(now());
+    }
+
+    async fn serve(&mut self, events: &mut mpsc::Receiver<Event>, stopped: &mut mpsc::Receiver<()>) {
         let mut views = self.supervisor.views();
         self.show_client_key().await;
         self.carry_on_security().await;
@@ -179,6 +199,7 @@ impl Trigger {
                     }
                     Some(Event::ConfigurationChanged { key, value }) => {
                         tracing::info!(key, value, "configuration-changed");
+                        self.kept.keep(key, value, now());
                     }
                     // None was registered; what isn't answered would wait for ever.
                     Some(Event::DataTransfer { request, .. }) => {
@@ -206,6 +227,7 @@ impl Trigger {
                     let views = views.borrow_and_update().clone();
                     self.show_slots(&views).await;
                 }
+                () = until(self.kept.due()) => self.kept.write_if_due(now()),
                 _ = stopped.recv() => return,
             }
         }
@@ -282,59 +304,22 @@ impl Trigger {
     }
 }
 
+/// The runtime's clock, which tests may stop.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// Waits until then; without a time for ever.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// The line that the vendor's scripts wrote for a parameter that did not pass their filter.
 pub(crate) fn log_not_invoked() {
     tracing::warn!("Ebee custom script not invoked: Argument does not match user@domain");
-}
-
-/// `STATE reason=… server=… remote=… since=… expires=… error="…" refused="…"`, at most 500 characters.
-fn status_value(view: &View, key_left_out: bool) -> String {
-    let mut text = String::new();
-    let mut add = |name: &str, value: &str| {
-        // Writing to a string doesn't fail.
-        let _ = write!(text, " {name}={}", journal::value(value));
-    };
-    let Some(status) = &view.status else {
-        add_refusal(&mut add, view, key_left_out);
-        return cut(format!("idle{text}"));
-    };
-    if let Some(reason) = status.state.reason() {
-        add("reason", reason.word());
-    }
-    add("server", &status.destination.to_string());
-    for forward in &status.forwards {
-        add("remote", &forward.remote.to_string());
-    }
-    add("since", &clock::rfc3339(clock::wall(status.since)));
-    if let Some(expires) = status.expires.filter(|_| view.wanted.is_some()) {
-        add("expires", &clock::rfc3339(clock::wall(expires)));
-    }
-    if let Some(key) = status.host_key.as_ref().filter(|key| key.learned) {
-        add("learned", &key.fingerprint);
-    }
-    if let Some(error) = &status.last_error {
-        add("error", &error.text);
-    }
-    add_refusal(&mut add, view, key_left_out);
-    cut(format!("{}{text}", status.state))
-}
-
-fn add_refusal(add: &mut impl FnMut(&str, &str), view: &View, key_left_out: bool) {
-    if let Some(refusal) = &view.refusal {
-        add("refused", refusal);
-    }
-    if key_left_out {
-        add("key", "SSHClientKey has no room for this device's public key");
-    }
-}
-
-/// All of it is ASCII, so a cut splits no character.
-fn cut(mut text: String) -> String {
-    if text.len() > OCPP_VALUE_CHARACTERS {
-        text.truncate(OCPP_VALUE_CHARACTERS - 3);
-        text.push_str("...");
-    }
-    text
 }
 
 impl fmt::Display for LinkError {
@@ -348,63 +333,3 @@ impl fmt::Display for LinkError {
 }
 
 impl std::error::Error for LinkError {}
-
-#[cfg(test)]
-mod tests {
-    use std::time::{Duration, Instant};
-
-    use reverse_tunnel::{Failure, FailureKind, Forward, State, Status};
-
-    use super::*;
-
-    fn view(state: State) -> View {
-        let forwards: Vec<Forward> = vec!["1111:127.0.0.1:22".parse().unwrap()];
-        View {
-            id: TunnelId::Slot(1),
-            key: Some("InvokeCustomScript1".into()),
-            wanted: Some("ops@gw:2222".parse().unwrap()),
-            status: Some(Status {
-                state,
-                since: Instant::now(),
-                destination: "ops@gw:2222".parse().unwrap(),
-                forwards: forwards.clone(),
-                listening: vec![true],
-                expires: Some(Instant::now() + Duration::from_secs(60)),
-                retry_at: None,
-                last_error: None,
-                host_key: None,
-                peer: None,
-            }),
-            forwards,
-            traffic: None,
-            refusal: None,
-        }
-    }
-
-    #[test]
-    fn the_status_begins_with_the_state() {
-        let text = status_value(&view(State::Up), false);
-        assert!(text.starts_with("up server=ops@gw:2222 remote=localhost:1111 since=20"), "{text}");
-        assert!(text.contains("Z expires=20") && !text.contains("error"), "{text}");
-
-        let mut closed = view(State::Closed(Reason::HostKeyMismatch));
-        closed.wanted = None;
-        let text = status_value(&closed, false);
-        assert!(text.starts_with("closed reason=host-key-mismatch server="), "{text}");
-        assert!(!text.contains("expires"), "{text}");
-
-        let idle = View { status: None, wanted: None, refusal: Some("no '@'".into()), ..view(State::Idle) };
-        assert_eq!(status_value(&idle, false), "idle refused=\"no '@'\"");
-    }
-
-    #[test]
-    fn the_status_fits_into_a_configuration_value() {
-        let mut long = view(State::Backoff);
-        if let Some(status) = &mut long.status {
-            status.last_error = Some(Failure::new(FailureKind::Lost, "\u{e9}".repeat(600)));
-        }
-        let text = status_value(&long, true);
-        assert_eq!(text.chars().count(), 500);
-        assert!(text.ends_with("..."), "{text}");
-    }
-}

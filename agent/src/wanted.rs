@@ -3,8 +3,7 @@
 //! A technician may restart the agent through its own tunnel. The file names the boot it was written in; deadlines
 //! are on the monotonic clock, which only means something within that boot.
 
-use std::fs;
-use std::io::{self, Read, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -14,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock;
 use crate::limits::CONFIG_BYTES;
 use crate::supervisor::{Origin, TunnelId};
+use crate::whole_file::{self, Survives};
 
 /// One wanted tunnel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,9 +71,7 @@ impl WantedFile {
     }
 
     fn read(&self) -> io::Result<Vec<Wanted>> {
-        let mut text = String::new();
-        fs::File::open(&self.0)?.take(CONFIG_BYTES).read_to_string(&mut text)?;
-        let document: Document = serde_json::from_str(&text)?;
+        let document: Document = serde_json::from_slice(&whole_file::read(&self.0, CONFIG_BYTES)?)?;
         if clock::boot_id().as_deref() != Some(document.boot_id.as_str()) {
             tracing::info!("wanted-tunnels-of-another-boot");
             return Ok(Vec::new());
@@ -90,11 +88,7 @@ impl WantedFile {
             boot_id: clock::boot_id().unwrap_or_default(),
             tunnels: wanted.map(Record::from).collect(),
         };
-        let directory = self.0.parent().unwrap_or(Path::new("."));
-        let mut file = tempfile::Builder::new().prefix(".wanted-").tempfile_in(directory)?;
-        file.write_all(&serde_json::to_vec_pretty(&document)?)?;
-        file.persist(&self.0)?;
-        Ok(())
+        whole_file::replace(&self.0, &serde_json::to_vec_pretty(&document)?, Survives::Exit)
     }
 }
 
@@ -125,6 +119,7 @@ impl From<Wanted> for Record {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::time::Duration;
 
     use super::*;

@@ -12,6 +12,7 @@ mod outbox;
 mod own;
 mod payload;
 mod reset;
+mod restore;
 mod station;
 mod transfer;
 mod trigger;

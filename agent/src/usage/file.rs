@@ -1,11 +1,11 @@
 //! The count's file in `state_dir`.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::count::{Count, Now, Record};
 use crate::limits::USAGE_BYTES;
+use crate::whole_file::{self, Survives};
 
 /// The file, and whether it could be written last.
 #[derive(Debug)]
@@ -28,8 +28,7 @@ impl UsageFile {
                 Some(count)
             }
             Ok(None) => {
-                let aside = self.path.with_extension("json.corrupt");
-                let set_aside = fs::rename(&self.path, &aside);
+                let set_aside = whole_file::set_aside(&self.path);
                 tracing::warn!(file = %self.path.display(), set_aside = set_aside.is_ok(), "usage-corrupt");
                 None
             }
@@ -43,8 +42,7 @@ impl UsageFile {
 
     /// `None` if what it holds is no count.
     fn read(&self) -> io::Result<Option<Count>> {
-        let mut bytes = Vec::new();
-        File::open(&self.path)?.take(USAGE_BYTES).read_to_end(&mut bytes)?;
+        let bytes = whole_file::read(&self.path, USAGE_BYTES)?;
         Ok(serde_json::from_slice::<Record>(&bytes).ok().and_then(Count::from_record))
     }
 
@@ -61,17 +59,13 @@ impl UsageFile {
     }
 
     fn write(&self, count: &Count) -> io::Result<()> {
-        let directory = self.path.parent().unwrap_or(Path::new("/"));
-        let mut file = tempfile::Builder::new().prefix(".usage-").tempfile_in(directory)?;
-        file.write_all(&serde_json::to_vec(&count.record())?)?;
-        file.as_file().sync_all()?;
-        file.persist(&self.path)?;
-        File::open(directory)?.sync_all()
+        whole_file::replace(&self.path, &serde_json::to_vec(&count.record())?, Survives::PowerCut)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::time::Duration;
 
     use super::*;
