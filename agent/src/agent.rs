@@ -98,6 +98,7 @@ impl Agent {
             mode: if link.is_some() { "direct" } else { "off" },
             ocpp: link.as_ref().map(OcppLink::status),
             security: link.as_ref().map(OcppLink::security),
+            reports: link.as_ref().and_then(OcppLink::reports),
             views: handle.views(),
             usage: handle.usage(),
             keys: keys.clone(),

@@ -107,6 +107,12 @@ pub fn rfc3339(time: SystemTime) -> String {
     DateTime::<Utc>::from(time).to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
+/// A moment as RFC 3339 in UTC with milliseconds: what OCPP gets, of which some CSMSs can't read more digits.
+#[must_use]
+pub fn rfc3339_millis(time: SystemTime) -> String {
+    DateTime::<Utc>::from(time).to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
 /// A monotonic moment on the wall clock as it stands now, by [`for_records`], so that a later correction of the clock corrects it too.
 #[must_use]
 pub fn wall(moment: Instant) -> SystemTime {

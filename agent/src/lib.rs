@@ -8,6 +8,7 @@
 //! - [`usage`]: what the tunnels have carried this month, and the cap on it; [`bytes`]: amounts of data in words.
 //! - [`link_security`]: what the OCPP link proves itself with, and how the CSMS changes that.
 //! - [`trigger`]: the OCPP link, its keys and what they open; [`kept_configuration`]: what the CSMS changed, over restarts.
+//! - [`report`]: what the CSMS is told of its own accord; [`happening`]: what happens to tunnels, for it to report.
 //! - [`way_out`]: a server's other ports, the proxy; [`network`]: tells when the network has come back.
 //! - [`control`]: the socket between the command line and the agent.
 //! - [`agent`]: a whole agent, from configuration to shutdown.
@@ -23,6 +24,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod exit;
+pub mod happening;
 pub mod journal;
 pub mod kept_configuration;
 pub mod limits;
@@ -30,6 +32,7 @@ pub mod link_security;
 pub mod network;
 pub mod policy;
 pub mod proxy;
+pub mod report;
 pub mod service;
 pub mod supervisor;
 pub mod trigger;

@@ -32,6 +32,22 @@ pub const KEPT_CONFIGURATION_BYTES: u64 = 256 * 1024;
 pub const KEPT_CONFIGURATION_DELAY: Duration = Duration::from_secs(1);
 /// Changed values are written no more often, for the flash's sake: what a power cut may make us forget.
 pub const KEPT_CONFIGURATION_INTERVAL: Duration = Duration::from_secs(60);
+/// Security events that wait for the CSMS: a day without a link on which somebody is busy. Some 300 bytes each.
+pub const REPORT_EVENTS: usize = 64;
+/// Tunnels whose state the CSMS may have to be told: every slot and ad-hoc tunnel, and those that are gone already.
+pub const REPORT_TUNNELS: usize = 64;
+/// Characters of an error in a report; the whole of it can be read in `…Status`.
+pub const REPORT_ERROR_CHARACTERS: usize = 200;
+/// Characters of a security event's `techInfo` (OCPP 1.6 security whitepaper, SecurityEventNotification.req).
+pub const TECH_INFO_CHARACTERS: usize = 255;
+/// How long a tunnel's state waits for the next one before it is reported: each report costs 600 bytes of mobile data.
+pub const REPORT_SETTLE: Duration = Duration::from_secs(1);
+/// How long nothing is reported after a report that the CSMS didn't answer, at first.
+pub const REPORT_PAUSE: Duration = Duration::from_secs(60);
+/// How often that time doubles, to an hour.
+pub const REPORT_PAUSE_DOUBLINGS: u32 = 6;
+/// What has happened to tunnels and waits to be made a report: all of them close at once, and a half more.
+pub const HAPPENINGS: usize = 32;
 
 /// Bytes of the file that keeps the security settings of the link which are read: two keys of the longest, and more.
 pub const KEPT_SECURITY_BYTES: u64 = 4096;

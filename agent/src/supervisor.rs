@@ -3,6 +3,7 @@
 //! What is wanted ([`Wanted`]) is kept apart from what is ([`Status`]): the first changes by commands and time, the
 //! second by what the network does. A tunnel that ends by itself is no longer wanted.
 
+mod handle;
 mod words;
 
 use std::collections::BTreeMap;
@@ -13,12 +14,14 @@ use reverse_tunnel::{Destination, Forward, Plan, Reason, Settings, Status, Traff
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+pub use self::handle::SupervisorHandle;
 pub use self::words::{OpenRequest, Origin, Source, TunnelId, View, What};
 use crate::config::Slot;
+use crate::happening::{Happened, Happenings};
 use crate::limits::{AD_HOC_TUNNELS, CLOSED_SHOWN, DISABLE_FILE_INTERVAL, SHUTDOWN, SUPERVISOR_COMMANDS};
 use crate::policy::{Opens, Policy, Refusal};
 use crate::tunnel_log::TunnelLog;
-use crate::usage::{Usage, UsageView};
+use crate::usage::Usage;
 use crate::wanted::{Wanted, WantedFile};
 use crate::way_out::WayOut;
 
@@ -28,14 +31,6 @@ enum Command {
     Close { id: Option<TunnelId>, reason: Reason, source: Source, closed: oneshot::Sender<Vec<TunnelId>> },
     Keep,
     Shutdown(oneshot::Sender<()>),
-}
-
-/// The way to the supervisor. It is gone when the agent stops; what is asked of it then is refused.
-#[derive(Clone, Debug)]
-pub struct SupervisorHandle {
-    commands: mpsc::Sender<Command>,
-    views: watch::Receiver<Vec<View>>,
-    usage: watch::Receiver<UsageView>,
 }
 
 /// The owner of all tunnels.
@@ -51,6 +46,7 @@ pub struct Supervisor {
     changed: Arc<Notify>,
     commands: mpsc::Receiver<Command>,
     views: watch::Sender<Vec<View>>,
+    happenings: Happenings,
 }
 
 struct Entry {
@@ -79,6 +75,7 @@ impl Supervisor {
         let entries = slots.iter().map(|slot| (TunnelId::Slot(slot.number), entry(slot))).collect();
         let (views, view_receiver) = watch::channel(Vec::new());
         let usage_receiver = usage.view();
+        let happenings = Happenings::default();
         let supervisor = Self {
             policy,
             settings,
@@ -91,12 +88,16 @@ impl Supervisor {
             changed: Arc::new(Notify::new()),
             commands,
             views,
+            happenings: happenings.clone(),
         };
         supervisor.publish();
-        (
-            supervisor,
-            SupervisorHandle { commands: command_sender, views: view_receiver, usage: usage_receiver },
-        )
+        let handle = SupervisorHandle {
+            commands: command_sender,
+            views: view_receiver,
+            usage: usage_receiver,
+            happenings,
+        };
+        (supervisor, handle)
     }
 
     /// Serves until it is told to shut down, or until nobody is left who could tell it anything.
@@ -250,7 +251,8 @@ impl Supervisor {
         };
         let (sender, status) = watch::channel(None);
         let changed = self.changed.clone();
-        let mut log = TunnelLog::new(wanted.id, entry.key.is_some());
+        let happenings = self.happenings.clone();
+        let mut log = TunnelLog::new(wanted.id, entry.key.is_some(), wanted.origin, happenings);
         let running = reverse_tunnel::spawn(plan, self.settings.clone(), predecessor, move |notice| {
             log.write(&notice);
             if let reverse_tunnel::Notice::Changed(status) = notice {
@@ -288,6 +290,7 @@ impl Supervisor {
             Some(id) => tracing::warn!(slot = %id, %source, why = %refusal, %cure, "tunnel-refused"),
             None => tracing::warn!(%source, why = %refusal, %cure, "tunnel-refused"),
         }
+        self.happenings.tell(Happened::Refused { id, why: refusal.to_string(), source });
         if let Some(entry) = id.and_then(|id| self.entries.get_mut(&id)) {
             entry.refusal = Some(refusal.to_string());
         }
@@ -432,57 +435,5 @@ impl Entry {
             traffic: self.traffic.clone(),
             refusal: self.refusal.clone(),
         }
-    }
-}
-
-impl SupervisorHandle {
-    /// Asks for a tunnel.
-    ///
-    /// # Errors
-    /// See [`Refusal`].
-    pub async fn open(&self, request: OpenRequest) -> Result<TunnelId, Refusal> {
-        let (answer, answered) = oneshot::channel();
-        if self.commands.send(Command::Open(request, answer)).await.is_err() {
-            return Err(Refusal::ShuttingDown);
-        }
-        answered.await.unwrap_or(Err(Refusal::ShuttingDown))
-    }
-
-    /// Records a request for a slot that was refused before it could become one.
-    pub async fn refuse(&self, slot: u8, refusal: Refusal, source: Source) {
-        let _ = self.commands.send(Command::Refuse { slot, refusal, source }).await;
-    }
-
-    /// Closes one tunnel, or all, and gives those that were open. It doesn't wait for them.
-    pub async fn close(&self, id: Option<TunnelId>, reason: Reason, source: Source) -> Vec<TunnelId> {
-        let (closed, result) = oneshot::channel();
-        let _ = self.commands.send(Command::Close { id, reason, source, closed }).await;
-        result.await.unwrap_or_default()
-    }
-
-    /// Writes down what is wanted once more: `runtime_dir` was emptied.
-    pub fn keep(&self) {
-        // A supervisor that has too much to do writes it down soon anyway.
-        let _ = self.commands.try_send(Command::Keep);
-    }
-
-    /// Closes everything for good, within [`SHUTDOWN`].
-    pub async fn shut_down(&self) {
-        let (done, finished) = oneshot::channel();
-        if self.commands.send(Command::Shutdown(done)).await.is_ok() {
-            let _ = finished.await;
-        }
-    }
-
-    /// What the supervisor publishes.
-    #[must_use]
-    pub fn views(&self) -> watch::Receiver<Vec<View>> {
-        self.views.clone()
-    }
-
-    /// What the tunnels have carried this month.
-    #[must_use]
-    pub fn usage(&self) -> watch::Receiver<UsageView> {
-        self.usage.clone()
     }
 }

@@ -3,6 +3,7 @@
 //! Each slot has its key, the wanted destination, and `…Status`, which tells how its tunnel is. Values are judged here
 //! and by the supervisor's policy; the answer says only whether they were accepted, the reason is in `…Status`.
 
+mod reporting;
 mod status_value;
 
 use std::fmt;
@@ -17,6 +18,7 @@ use reverse_tunnel::{Destination, DeviceKeys, Identity, Reason};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use self::reporting::Reporting;
 use self::status_value::status_value;
 use crate::clock;
 use crate::config::{CLIENT_KEY, Config, Ocpp, Slot};
@@ -25,6 +27,7 @@ use crate::limits::{LINK_COMMANDS, LINK_EVENTS, OCPP_VALUE_CHARACTERS};
 use crate::link_security::{AUTHORIZATION_KEY, FileError, LinkSecurity, SECURITY_PROFILE, SecurityView};
 use crate::policy::Refusal;
 use crate::proxy::{ProxyFileError, with_credentials};
+use crate::report::ReportsView;
 use crate::supervisor::{OpenRequest, Source, SupervisorHandle, TunnelId, View, What};
 
 /// A running link to the CSMS.
@@ -32,6 +35,8 @@ use crate::supervisor::{OpenRequest, Source, SupervisorHandle, TunnelId, View, W
 pub struct OcppLink {
     status: watch::Receiver<LinkStatus>,
     security: watch::Receiver<SecurityView>,
+    /// Absent where nothing is reported.
+    reports: Option<watch::Receiver<ReportsView>>,
     stop: mpsc::Sender<()>,
     task: JoinHandle<()>,
 }
@@ -93,6 +98,11 @@ pub fn start(
         status_sender,
     ));
     let view = security.view();
+    let (reports_sender, reports) = watch::channel(ReportsView::default());
+    let reporting = match ocpp.report {
+        true => Reporting::new(supervisor.happenings(), status.clone(), reports_sender),
+        false => Reporting::off(),
+    };
     let trigger = Trigger {
         security,
         status: status.clone(),
@@ -102,6 +112,7 @@ pub fn start(
         supervisor,
         commands,
         kept,
+        reporting,
         shown: Vec::new(),
     };
     let task = tokio::spawn(async move {
@@ -109,7 +120,7 @@ pub fn start(
         // It has dropped its end of the commands, which ends the link in its own time.
         let _ = link.await;
     });
-    Ok(OcppLink { status, security: view, stop, task })
+    Ok(OcppLink { status, security: view, reports: ocpp.report.then_some(reports), stop, task })
 }
 
 impl OcppLink {
@@ -123,6 +134,12 @@ impl OcppLink {
     #[must_use]
     pub fn security(&self) -> watch::Receiver<SecurityView> {
         self.security.clone()
+    }
+
+    /// What waits to be reported to the CSMS, if anything is.
+    #[must_use]
+    pub fn reports(&self) -> Option<watch::Receiver<ReportsView>> {
+        self.reports.clone()
     }
 
     /// Says goodbye to the CSMS.
@@ -165,6 +182,7 @@ struct Trigger {
     supervisor: SupervisorHandle,
     commands: mpsc::Sender<Command>,
     kept: KeptConfiguration,
+    reporting: Reporting,
     /// What the CSMS can read, so that only what changed is passed on.
     shown: Vec<(String, Option<String>)>,
 }
@@ -185,15 +203,16 @@ impl Trigger {
         let mut views = self.supervisor.views();
         self.show_client_key().await;
         self.carry_on_security().await;
-        let first = views.borrow_and_update().clone();
-        self.show_slots(&first).await;
+        self.look(&mut views).await;
         loop {
             tokio::select! {
                 event = events.recv() => match event {
                     Some(Event::ChangeConfiguration { request, key, value, security }) => {
                         let status = self.change(&key, &value, security.profile()).await;
-                        let views = views.borrow_and_update().clone();
-                        self.show_slots(&views).await;
+                        self.look(&mut views).await;
+                        if status == ConfigurationStatus::Accepted && is_security_key(&key) {
+                            self.reporting.reconfigured(&key);
+                        }
                         self.answer(request, status).await;
                         self.carry_on_security().await;
                     }
@@ -208,15 +227,16 @@ impl Trigger {
                         let _ = self.commands.send(answer).await;
                     }
                     // The link begins anew by itself; tunnels stay.
-                    Some(Event::Reset { hard }) => tracing::info!(hard, "reset-requested"),
+                    Some(Event::Reset { hard }) => {
+                        tracing::info!(hard, "reset-requested");
+                        self.reporting.reset(hard);
+                    }
+                    Some(Event::Called { id, outcome }) => self.reporting.called(id, &outcome),
                     Some(Event::Clock(time)) => clock::told(time),
-                    Some(Event::BootStatus { .. } | Event::Called { .. }) => {}
+                    Some(Event::BootStatus { .. }) => {}
                     None => return,
                 },
-                Ok(()) = views.changed() => {
-                    let views = views.borrow_and_update().clone();
-                    self.show_slots(&views).await;
-                }
+                Ok(()) = views.changed() => self.look(&mut views).await,
                 Ok(()) = self.status.changed() => {
                     let status = self.status.borrow_and_update().clone();
                     self.security.observe(&status);
@@ -224,13 +244,24 @@ impl Trigger {
                 }
                 Ok(()) = self.to_authorise.changed() => {
                     self.show_client_key().await;
-                    let views = views.borrow_and_update().clone();
-                    self.show_slots(&views).await;
+                    self.look(&mut views).await;
+                    self.reporting.new_key(&self.to_authorise.borrow().fingerprint());
                 }
+                () = self.reporting.wait() => {}
                 () = until(self.kept.due()) => self.kept.write_if_due(now()),
                 _ = stopped.recv() => return,
             }
+            if let Some(call) = self.reporting.next_call() {
+                let _ = self.commands.send(Command::Call(call)).await;
+            }
         }
+    }
+
+    /// Shows how the tunnels are now, to the CSMS if it asks, and to those who report it.
+    async fn look(&mut self, views: &mut watch::Receiver<Vec<View>>) {
+        let views = views.borrow_and_update().clone();
+        self.show_slots(&views).await;
+        self.reporting.observe(&views);
     }
 
     /// While the device changes its key this is the new one: servers know the other one already.
@@ -302,6 +333,11 @@ impl Trigger {
     async fn answer(&self, request: RequestId, status: ConfigurationStatus) {
         let _ = self.commands.send(Command::AnswerChange { request, status }).await;
     }
+}
+
+/// What the CSMS may change of how the link proves itself.
+fn is_security_key(key: &str) -> bool {
+    [AUTHORIZATION_KEY, SECURITY_PROFILE].iter().any(|name| name.eq_ignore_ascii_case(key))
 }
 
 /// The runtime's clock, which tests may stop.

@@ -1,22 +1,26 @@
-//! What the log says of a tunnel: a line for each change that people care about.
+//! What the log says of a tunnel: a line for each change that people care about. Those that somebody far away wants to
+//! know are told of as [`Happened`], too.
 
 use reverse_tunnel::{Failure, FailureKind, Notice, Reason, State, Status};
 
 use crate::advice;
-use crate::supervisor::TunnelId;
+use crate::happening::{Happened, Happenings};
+use crate::supervisor::{Origin, TunnelId};
 
 /// Follows one tunnel.
 pub(crate) struct TunnelLog {
     id: TunnelId,
     /// It was triggered: the vendor's line tells when the trigger has done its work.
     of_slot: bool,
+    origin: Origin,
+    happenings: Happenings,
     has_been_up: bool,
     last: Option<Status>,
 }
 
 impl TunnelLog {
-    pub(crate) fn new(id: TunnelId, of_slot: bool) -> Self {
-        Self { id, of_slot, has_been_up: false, last: None }
+    pub(crate) fn new(id: TunnelId, of_slot: bool, origin: Origin, happenings: Happenings) -> Self {
+        Self { id, of_slot, origin, happenings, has_been_up: false, last: None }
     }
 
     pub(crate) fn write(&mut self, notice: &Notice<'_>) {
@@ -46,6 +50,14 @@ impl TunnelLog {
                 if self.of_slot && !self.has_been_up {
                     tracing::info!("Ebee custom script invocation completed");
                 }
+                if !self.has_been_up {
+                    self.happenings.tell(Happened::Opened {
+                        id: slot,
+                        server: server.clone(),
+                        remotes: status.forwards.iter().map(|forward| forward.remote.to_string()).collect(),
+                        origin: self.origin,
+                    });
+                }
                 self.has_been_up = true;
             }
             State::Backoff if entered => {
@@ -72,11 +84,21 @@ impl TunnelLog {
         let before = self.last.as_ref().and_then(|last| last.host_key.as_ref());
         if let Some(key) = status.host_key.as_ref().filter(|key| key.learned && Some(*key) != before) {
             tracing::warn!(slot = %self.id, server = %status.destination, fingerprint = key.fingerprint, "host-key-learned");
+            self.happenings.tell(Happened::HostKeyLearned {
+                id: self.id,
+                server: status.destination.clone(),
+                fingerprint: key.fingerprint.clone(),
+            });
         }
     }
 
     fn closed(&self, status: &Status, reason: Reason) {
         let (slot, server) = (self.id, &status.destination);
+        let error = advice::fatal(status).map(ToString::to_string);
+        if let (Reason::HostKeyMismatch, Some(error)) = (reason, error.clone()) {
+            self.happenings.tell(Happened::HostKeyMismatch { id: slot, server: server.clone(), error });
+        }
+        self.happenings.tell(Happened::Closed { id: slot, server: server.clone(), reason, error });
         match (advice::for_end(status), advice::fatal(status)) {
             (Some(cure), Some(error)) => {
                 tracing::error!(%slot, %server, %reason, %error, %cure, "tunnel-closed");

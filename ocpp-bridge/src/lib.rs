@@ -58,6 +58,8 @@ pub use charge_point::{
     BootInfo, Call, CallId, ChargePoint, Event, Full, Outcome, Report, RequestId, Settings, Vendor,
 };
 pub use configuration::{Access, Registry};
-pub use link::{Attempts, Backoff, Command, ConnectionProfile, LinkSettings, LinkState, LinkStatus, Url};
+pub use link::{
+    Attempts, Backoff, Command, ConnectionProfile, LinkFault, LinkSettings, LinkState, LinkStatus, Url,
+};
 pub use rust_ocpp::v1_6::types::{ConfigurationStatus, DataTransferStatus, RegistrationStatus};
 pub use security::{AuthorizationKey, ClientCertificate, Credentials, LinkSecurity, TlsSettings, Validity};

@@ -7,6 +7,7 @@
 mod backoff;
 mod connect;
 mod connect_error;
+mod fault;
 mod session;
 mod status;
 mod url;
@@ -26,6 +27,7 @@ use tokio::{
 
 pub use self::{
     backoff::Backoff,
+    fault::LinkFault,
     status::{Attempts, LinkState, LinkStatus},
     url::{Url, UrlError},
 };
@@ -299,6 +301,7 @@ impl Driver {
                             .retry_after()
                             .and_then(|wait| now().checked_add(wait.saturating_add(random)));
                     }
+                    self.publisher.fault(error.fault());
                     self.failed(Failure::Connect, index, error.to_string());
                 }
             }

@@ -12,6 +12,8 @@ of JSON on stdout, in order. The first line it prints is {"port": N}.
   {"do": "wait", "for": C, "count": N, "seconds": S}  until the count C is at least N
   {"do": "frames"}                        every frame received, as text
   {"do": "boot", "status": S, "interval": I}  what the next BootNotification is answered
+  {"do": "answer", "action": A, "with": W}   what DataTransfer and SecurityEventNotification are answered: a
+                                          status ("Accepted"), or a CALLERROR's code ("NotSupported")
   {"do": "password", "hex": H}            the password from now on
   {"do": "drop"}                          close the connection to the charge point
 
@@ -101,11 +103,14 @@ class Session(ChargePoint):
 
     @on(Action.security_event_notification)
     def on_security_event(self, **_):
+        self.csms.raise_error("SecurityEventNotification")
         return call_result.SecurityEventNotification()
 
     @on(Action.data_transfer)
     def on_data_transfer(self, **_):
-        return call_result.DataTransfer(status=DataTransferStatus.accepted)
+        self.csms.raise_error("DataTransfer")
+        status = self.csms.answers.get("DataTransfer", "Accepted")
+        return call_result.DataTransfer(status=DataTransferStatus(status))
 
 
 class Csms:
@@ -116,10 +121,17 @@ class Csms:
         self.boot_status = options.boot
         self.interval = options.interval
         self.violations = options.violations
+        self.answers = {}
         self.frames = []
         self.counts = {"connections": 0, "boots": 0, "refused": 0, "heartbeats": 0, "statuses": 0}
         self.changed = asyncio.Condition()
         self.session = None
+
+    def raise_error(self, action):
+        """Raises the CALLERROR that this action is to be answered with, if it is."""
+        for error in OCPPError.__subclasses__():
+            if error.code == self.answers.get(action):
+                raise error()
 
     def count(self, name):
         self.counts[name] += 1
@@ -172,6 +184,9 @@ class Csms:
                 return {"answer": self.frames}
             case "boot":
                 self.boot_status, self.interval = request["status"], request["interval"]
+                return {"answer": {}}
+            case "answer":
+                self.answers[request["action"]] = request["with"]
                 return {"answer": {}}
             case "password":
                 self.password = bytes.fromhex(request["hex"])

@@ -141,6 +141,13 @@ impl Setup {
         self
     }
 
+    /// Pins no server, whatever was pinned before.
+    #[must_use]
+    pub fn pin_nothing(mut self) -> Self {
+        self.host_keys.clear();
+        self
+    }
+
     /// Allows destinations that match a pattern.
     #[must_use]
     pub fn allow(mut self, pattern: &str) -> Self {

@@ -17,6 +17,9 @@ use crate::tls::{Authority, Fault};
 /// The file for frames of the charge point that don't fit the JSON schemas of their messages.
 const VIOLATIONS: &str = "violations";
 
+/// What the agent reports of its own accord, at any moment.
+const REPORTS: [&str; 2] = ["\"DataTransfer\"", "\"SecurityEventNotification\""];
+
 /// How a CSMS is to be.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -184,11 +187,12 @@ impl Csms {
         answer["answer"].take()
     }
 
-    /// Sends text as it is, and returns the frames that come within `wait`.
+    /// Sends text as it is, and returns the frames that come within `wait`, but for what the agent reports meanwhile.
     pub async fn raw(&mut self, text: &str, wait: Duration) -> Vec<String> {
         let answer = self.ask(json!({ "do": "raw", "text": text, "wait": wait.as_secs_f64() })).await;
         let frames = answer["answer"].as_array().unwrap_or_else(|| panic!("{text}: {answer}"));
-        frames.iter().filter_map(|frame| frame.as_str().map(str::to_owned)).collect()
+        let report = |frame: &str| REPORTS.iter().any(|action| frame.contains(action));
+        frames.iter().filter_map(Value::as_str).filter(|frame| !report(frame)).map(str::to_owned).collect()
     }
 
     /// Every frame that came from the charge point.
@@ -224,6 +228,18 @@ impl Csms {
     /// Answers BootNotification in another way from now on.
     pub async fn answer_boot(&mut self, status: &str, interval: u32) {
         self.ask(json!({ "do": "boot", "status": status, "interval": interval })).await;
+    }
+
+    /// Answers DataTransfer or SecurityEventNotification with this status, or this CALLERROR, from now on.
+    pub async fn answer_with(&mut self, action: &str, status_or_code: &str) {
+        self.ask(json!({ "do": "answer", "action": action, "with": status_or_code })).await;
+    }
+
+    /// The payloads of every CALL of this action that came from the charge point since the CSMS was started.
+    pub async fn calls(&mut self, action: &str) -> Vec<Value> {
+        let frames = self.frames().await;
+        let frames = frames.iter().filter_map(|frame| serde_json::from_str::<Value>(frame).ok());
+        frames.filter(|frame| frame[0] == 2 && frame[2] == action).map(|mut frame| frame[3].take()).collect()
     }
 
     /// Wants another password from now on.

@@ -92,6 +92,8 @@ pub struct Ocpp {
     pub model: String,
     /// The key `NumberOfConnectors`.
     pub connectors: u32,
+    /// Tell the CSMS of its own accord what happens.
+    pub report: bool,
 }
 
 /// SSH.
@@ -292,6 +294,7 @@ fn ocpp(written: &Spanned<file::Ocpp>) -> Result<(Option<Arc<Ocpp>>, Option<Stri
         vendor: name(&ocpp.vendor, "vendor")?,
         model: name(&ocpp.model, "model")?,
         connectors,
+        report: ocpp.report.get_ref() == "auto",
     };
     Ok((Some(Arc::new(link)), Some(identity)))
 }

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use crate::clock;
 use crate::link_security::SecurityView;
+use crate::report::ReportsView;
 use crate::supervisor::View;
 use crate::usage::UsageView;
 
@@ -25,6 +26,8 @@ pub struct Observed {
     pub ocpp: Option<watch::Receiver<LinkStatus>>,
     /// What the link proves itself with; none in mode `off`.
     pub security: Option<watch::Receiver<SecurityView>>,
+    /// What waits to be reported there; none where nothing is reported.
+    pub reports: Option<watch::Receiver<ReportsView>>,
     /// The tunnels.
     pub views: watch::Receiver<Vec<View>>,
     /// What they have carried this month.
@@ -65,6 +68,7 @@ impl Observed {
             return json!({
                 "mode": self.mode, "state": "off", "url": null, "profile": null, "since": null, "last_error": null,
                 "security_profile": null, "security_change": null,
+                "reports": null,
             });
         };
         let security = self.security.as_ref().map(|security| security.borrow().clone()).unwrap_or_default();
@@ -77,6 +81,10 @@ impl Observed {
             "last_error": status.last_error,
             "security_profile": security.profile,
             "security_change": security.change,
+            "reports": self.reports.as_ref().map(|reports| {
+                let reports = reports.borrow();
+                json!({ "waiting": reports.waiting, "dropped": reports.dropped })
+            }),
         })
     }
 }

@@ -165,6 +165,11 @@ fn explain_handshake(error: &Error) -> Cow<'static, str> {
 // === impl HttpAnswer ===
 
 impl HttpAnswer {
+    /// The status, which isn't 101.
+    pub(super) fn status(&self) -> u16 {
+        self.status
+    }
+
     fn new(status: u16, headers: &HeaderMap) -> Self {
         let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
         let location = text(LOCATION).map(|url| url.chars().take(MAX_QUOTED_CHARS).collect());

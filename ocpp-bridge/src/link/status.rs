@@ -4,7 +4,7 @@ use std::{fmt, time::Instant};
 
 use tokio::sync::watch;
 
-use super::Url;
+use super::{LinkFault, Url};
 use crate::{RegistrationStatus, security::LinkSecurity};
 
 /// Where the link stands.
@@ -39,6 +39,8 @@ pub struct LinkStatus {
     pub last_error: Option<String>,
     /// The CSMS's last answer to BootNotification.
     pub boot: Option<RegistrationStatus>,
+    /// What the last try to connect failed by, if it matters for security; none once there is a connection.
+    pub fault: Option<LinkFault>,
     /// How the connections with the present profile went.
     pub attempts: Attempts,
 }
@@ -88,6 +90,7 @@ impl Default for LinkStatus {
             last_error: None,
             boot: None,
             attempts: Attempts::default(),
+            fault: None,
         }
     }
 }
@@ -110,6 +113,7 @@ impl Publisher {
         self.change(|status| {
             status.state = LinkState::Booting;
             status.profile = Some(security.profile());
+            status.fault = None;
         });
     }
 
@@ -147,6 +151,10 @@ impl Publisher {
             }
             status.boot = boot;
         });
+    }
+
+    pub(super) fn fault(&self, fault: Option<LinkFault>) {
+        self.change(|status| status.fault = fault);
     }
 
     pub(super) fn failed(&self, reason: String) {
