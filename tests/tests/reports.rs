@@ -257,16 +257,25 @@ async fn a_reset_and_a_new_device_key_are_security_events() {
     let answer = rig.csms.call("Reset", json!({ "type": "Soft" })).await;
     assert_eq!(answer["answer"]["status"], "Accepted", "{answer}");
     rig.csms.wait_for("boots", 2).await;
-    let events = events_until(&mut rig.csms, 2).await;
-    assert_eq!(events[1], ("ResetOrReboot".to_owned(), "reset=soft".to_owned()));
+    let told = events_until(&mut rig.csms, 2).await;
+    assert_eq!(told[1], ("ResetOrReboot".to_owned(), "reset=soft".to_owned()));
 
     let rotate = rig.agent.cli(&["keys", "rotate"]).await;
     assert_eq!(rotate.code, Some(0), "{rotate:?}");
     // A running agent looks at its keys when it logs in.
     rig.open(1).await;
-    let events = events_until(&mut rig.csms, 3).await;
-    let key = events.iter().find(|(kind, _)| kind == "ReconfigurationOfSecurityParameters");
-    assert!(key.is_some_and(|(_, text)| text.starts_with("sshKey=SHA256:")), "{events:?}");
+    let told = events_until(&mut rig.csms, 3).await;
+    let key = told.iter().find(|(kind, _)| kind == "ReconfigurationOfSecurityParameters");
+    assert!(key.is_some_and(|(_, text)| text.starts_with("sshKey=SHA256:")), "{told:?}");
+
+    let new_key = "a new password of ours";
+    assert_eq!(rig.csms.change("AuthorizationKey", new_key).await, "Accepted");
+    let told = ("ReconfigurationOfSecurityParameters".to_owned(), "key=AuthorizationKey".to_owned());
+    wait_until("the change is told", LONG, async || {
+        events(&mut rig.csms).await.contains(&told).then_some(())
+    })
+    .await;
+    assert!(!rig.csms.frames().await.concat().contains(new_key), "and the key isn't");
 }
 
 #[tokio::test]
