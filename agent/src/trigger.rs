@@ -232,7 +232,10 @@ impl Trigger {
                         self.reporting.reset(hard);
                     }
                     Some(Event::Called { id, outcome }) => self.reporting.called(id, &outcome),
-                    Some(Event::Clock(time)) => clock::told(time),
+                    Some(Event::Clock(time)) => {
+                        clock::told(time);
+                        self.reporting.heard();
+                    }
                     Some(Event::BootStatus { .. }) => {}
                     None => return,
                 },

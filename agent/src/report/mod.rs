@@ -66,6 +66,9 @@ struct Road {
     paused_until: Option<Instant>,
     /// Calls in a row that came to nothing.
     failures: u32,
+    /// Nothing is sent before the CSMS has answered something else: a link on which several calls in a row aren't
+    /// answered counts as dead, and reports that a CSMS ignores must not end it.
+    needs_life: bool,
 }
 
 #[derive(Debug)]
@@ -157,11 +160,20 @@ impl Reports {
         }
     }
 
+    /// The CSMS has answered something else, a Heartbeat mostly.
+    pub fn heard(&mut self) {
+        self.tunnels_road.needs_life = false;
+        self.events_road.needs_life = false;
+    }
+
     /// What became of a call, if it is one of ours.
     pub fn called(&mut self, id: CallId, outcome: &Outcome, now: Instant) {
         let Some(flight) = self.flight.take_if(|flight| flight.id == id) else { return };
         // What an earlier connection has come to says nothing about this one.
         let same_link = self.link == Some(flight.link);
+        if matches!(outcome, Outcome::Result(_) | Outcome::Error { .. }) {
+            self.heard();
+        }
         match flight.cargo {
             Cargo::Tunnel(taken) => {
                 match outcome {
@@ -242,9 +254,9 @@ impl Reports {
 }
 
 impl Road {
-    /// When something that is due then may be sent; none: not on this connection.
+    /// When something that is due then may be sent; none: not on this connection, or not before the CSMS is heard.
     fn open_from(&self, due: Instant) -> Option<Instant> {
-        (!self.closed).then(|| self.paused_until.map_or(due, |paused| paused.max(due)))
+        (!self.closed && !self.needs_life).then(|| self.paused_until.map_or(due, |paused| paused.max(due)))
     }
 
     fn answered(&mut self) {
@@ -261,6 +273,7 @@ impl Road {
         if same_link {
             self.paused_until = Some(now + REPORT_PAUSE * (1 << self.failures.min(REPORT_PAUSE_DOUBLINGS)));
             self.failures = self.failures.saturating_add(1);
+            self.needs_life = true;
         }
     }
 }

@@ -361,6 +361,21 @@ fn a_csms_that_does_not_answer_is_asked_less_and_less() {
     assert_eq!(story.now, before, "another connection, another chance");
 }
 
+/// Some CSMSs ignore what they don't know, and the link counts as dead after three calls in a row without an answer.
+#[test]
+fn reports_that_are_ignored_do_not_end_the_link() {
+    let mut story = Story::new();
+    story.happened(1);
+    story.tunnel(1, State::Up);
+    for _ in 0..3 {
+        story.answers(r#"{"techInfo":"sshKey=SHA256:1"}"#, Outcome::Unanswered);
+        story.answers(r#"{"slot":1}"#, Outcome::Unanswered);
+        story.is_silent();
+        // A Heartbeat was answered.
+        story.reports.heard();
+    }
+}
+
 #[test]
 fn the_oldest_events_make_room_and_the_csms_is_told_how_many() {
     let mut story = Story::new();
@@ -371,6 +386,7 @@ fn the_oldest_events_make_room_and_the_csms_is_told_how_many() {
     }
     assert_eq!(story.reports.view(), ReportsView { waiting: REPORT_EVENTS, dropped: 5 });
     story.reports.called(id, &Outcome::Unanswered, story.now);
+    story.reports.heard();
     let (id, call) = story.call();
     assert_eq!((&call["type"], &call["techInfo"]), (&json!("SecurityEventsDropped"), &json!("count=5")));
     // More are dropped while the CSMS is told; the one that was under way before may go, too.

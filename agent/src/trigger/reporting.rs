@@ -56,6 +56,13 @@ impl Reporting {
         }
     }
 
+    /// The CSMS has answered a Heartbeat, or BootNotification.
+    pub(super) fn heard(&mut self) {
+        if let Some(ears) = &mut self.0 {
+            ears.reports.heard();
+        }
+    }
+
     /// The CSMS has changed this key, by which the link proves itself.
     pub(super) fn reconfigured(&mut self, key: &str) {
         if let Some(ears) = &mut self.0 {
