@@ -13,11 +13,12 @@
 //! - [`control`]: the socket between the command line and the agent.
 //! - [`agent`]: a whole agent, from configuration to shutdown.
 //! - [`service`]: single instance, privileges.
-//! - [`journal`]: the log, to stderr and syslog.
+//! - [`journal`]: the log, to stderr, syslog and memory; [`audit`]: the records of what was done.
 #![forbid(unsafe_code)]
 
 pub mod advice;
 pub mod agent;
+pub mod audit;
 pub mod bytes;
 pub mod cli;
 pub mod clock;

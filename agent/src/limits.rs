@@ -127,3 +127,14 @@ pub const SHUTDOWN: Duration = Duration::from_secs(5);
 
 /// Bytes of a syslog line with its header: BusyBox may read only 256.
 pub const SYSLOG_LINE_BYTES: usize = 199;
+/// Bytes of a line of the log with its time, as `logs` shows it; longer ones are cut.
+pub const LOG_LINE_BYTES: usize = 4096;
+/// Bytes of the log that are kept in memory: some 700 lines.
+pub const LOG_RING_BYTES: usize = 64 * 1024;
+/// Bytes of the log that one answer on the control socket carries; more than a line.
+pub const LOG_CHUNK_BYTES: usize = 16 * 1024;
+
+/// Bytes of an audit record as a line. Ours are below: a dozen fields with bounds of their own.
+pub const AUDIT_LINE_BYTES: usize = 8 * 1024;
+/// Files of audit records that are read: some more than the four that we keep.
+pub const AUDIT_FILES_READ: usize = 16;

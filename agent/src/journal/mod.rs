@@ -1,9 +1,10 @@
-//! The log: each event as one line, to stderr and to syslog.
+//! The log: each event as one line, to stderr, to syslog, and to memory.
 //!
 //! A line is the event's name and its fields, `tunnel-up slot=1 server=ops@203.0.113.7`. Whatever came from outside
 //! is escaped, so that nothing can forge a line or speak to a terminal.
 
 mod format;
+pub mod ring;
 mod syslog;
 
 use std::io::{IsTerminal, Write};
@@ -15,6 +16,7 @@ use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use self::syslog::Syslog;
+use crate::clock;
 use crate::config::Log;
 
 pub use format::{escape, value};
@@ -49,6 +51,7 @@ impl<S: Subscriber> Layer<S> for Journal {
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
         let level = *event.metadata().level();
         let line = format::line(event);
+        ring::push(&format!("{} {level:>5} {line}", clock::rfc3339(clock::now())));
         if let Some(syslog) = &self.syslog {
             syslog.lock().unwrap_or_else(PoisonError::into_inner).send(level, &line);
         }
