@@ -7,15 +7,17 @@ use std::sync::Arc;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use reverse_tunnel::identity::IdentityError;
-use reverse_tunnel::{Clock, DeviceKeys, HostKeys, Meter, OwnListeners, Settings};
+use reverse_tunnel::{Clock, DeviceKeys, Events, HostKeys, Meter, OwnListeners, Settings};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{Instant, Interval, interval_at};
 
+use crate::audit::{self, Audit, Before, Ended, Kind, Outcome, Record, Source};
 use crate::clock;
 use crate::config::Config;
 use crate::control::document::Observed;
 use crate::exit::Exit;
+use crate::journal::{self, RemoteLog};
 use crate::limits::{DESCRIPTORS, PLACE_INTERVAL};
 use crate::network;
 use crate::proxy::ProxyFileError;
@@ -42,6 +44,9 @@ pub struct Agent {
     supervisor: SupervisorHandle,
     link: Option<OcppLink>,
     place: Place,
+    audit: Audit,
+    writer: audit::Writer,
+    remote_log: Option<RemoteLog>,
     look: Interval,
     terminate: Signal,
     interrupt: Signal,
@@ -77,6 +82,11 @@ impl Agent {
         // Before anything can end us: who asks us to stop is always heard.
         let terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
         let interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
+        make_state_directory(config)?;
+        let remote_log = journal::start_remote(&config.log);
+        let (audit, writer, before) =
+            Audit::start(audit::directory(&config.state_dir), config.log.audit_bytes);
+        record_start(&audit, purpose, before);
         let keys = Arc::new(device_keys(config)?);
         let service = purpose == Purpose::Service;
         let file = service.then(|| WantedFile::in_directory(&config.runtime_dir));
@@ -85,10 +95,11 @@ impl Agent {
         let way_out = WayOut::new(&config.ssh).map_err(StartError::WayOut)?;
         let usage = Usage::open(&config.state_dir, config.policy.monthly_bytes, settings.meter.clone());
         let policy = Arc::new(config.policy.clone());
-        let (supervisor, handle) = Supervisor::new(&config.slots, policy, settings, way_out, file, usage);
+        let (supervisor, handle) =
+            Supervisor::new(&config.slots, policy, settings, way_out, file, usage, audit.clone());
         let link = match &config.ocpp {
             Some(ocpp) if service => {
-                let started = trigger::start(config, ocpp, &keys, handle.clone(), network);
+                let started = trigger::start(config, ocpp, &keys, handle.clone(), network, audit.clone());
                 Some(started.map_err(StartError::Link)?)
             }
             _ => None,
@@ -102,6 +113,8 @@ impl Agent {
             views: handle.views(),
             usage: handle.usage(),
             keys: keys.clone(),
+            audit: audit.health(),
+            remote_log: remote_log.as_ref().map(RemoteLog::view),
         };
         let place = Place::take(config, instance, observed, handle.clone())?;
         tokio::spawn(supervisor.run());
@@ -109,7 +122,7 @@ impl Agent {
         let key = keys.to_authorise().borrow().fingerprint();
         tracing::info!(version, key, "agent-started");
         let look = interval_at(Instant::now() + PLACE_INTERVAL, PLACE_INTERVAL);
-        Ok(Self { supervisor: handle, link, place, look, terminate, interrupt })
+        Ok(Self { supervisor: handle, link, place, audit, writer, remote_log, look, terminate, interrupt })
     }
 
     /// The way to its supervisor.
@@ -141,8 +154,33 @@ impl Agent {
         };
         tokio::join!(self.supervisor.shut_down(), unlink);
         self.place.leave();
+        self.audit.record(Record::new(Kind::AgentStopped, Source::Agent, Outcome::Success));
+        self.writer.stop().await;
         tracing::info!("agent-stopped");
+        if let Some(remote_log) = self.remote_log {
+            remote_log.stop().await;
+        }
     }
+}
+
+/// The first record of a run, which tells how the one before ended.
+fn record_start(audit: &Audit, purpose: Purpose, before: io::Result<Before>) {
+    let record = Record::new(Kind::AgentStarted, Source::Agent, Outcome::Success)
+        .text("version", env!("CARGO_PKG_VERSION"))
+        .text("purpose", if purpose == Purpose::Service { "service" } else { "one-tunnel" })
+        .number("pid", std::process::id().into())
+        .text("boot", &clock::boot_id().unwrap_or_default());
+    audit.record(match before {
+        Ok(before) => {
+            let ended = match before.ended {
+                Ended::Stopped => "stopped",
+                Ended::CutShort => "cut-short",
+                Ended::Unknown => "unknown",
+            };
+            record.text("run_before", ended).number("seq_before", before.last)
+        }
+        Err(error) => record.text("run_before", "unreadable").text("error", &error.to_string()),
+    });
 }
 
 /// Each forwarded connection takes a descriptor, and the usual soft limit of 1024 would let whoever reaches a published
@@ -162,7 +200,16 @@ fn raise_descriptor_limit() {
 pub fn device_keys(config: &Config) -> Result<DeviceKeys, StartError> {
     make_state_directory(config)?;
     let comment = config.identity.as_deref().unwrap_or("ocpp-tunnel");
-    DeviceKeys::open(&config.ssh.identity_file, comment).map_err(StartError::Identity)
+    let is_new = !config.ssh.identity_file.exists();
+    let keys = DeviceKeys::open(&config.ssh.identity_file, comment).map_err(StartError::Identity)?;
+    if is_new {
+        let record = Record::new(Kind::DeviceKeyMade, Source::this_process(), Outcome::Success)
+            .text("key", &keys.to_authorise().borrow().fingerprint());
+        if let Err(error) = audit::write_now(config, record) {
+            tracing::warn!(%error, "audit-not-written");
+        }
+    }
+    Ok(keys)
 }
 
 /// Makes `state_dir` where it doesn't exist.
@@ -199,6 +246,7 @@ fn tunnel_settings(config: &Config, keys: Arc<DeviceKeys>, network: watch::Recei
         meter: Arc::new(Meter::default()),
         own_listeners: OwnListeners::default(),
         network,
+        events: Events::default(),
     }
 }
 

@@ -113,6 +113,12 @@ pub fn rfc3339_millis(time: SystemTime) -> String {
     DateTime::<Utc>::from(time).to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
+/// Has the wall clock been set? In the word that `status` and the audit records have for it.
+#[must_use]
+pub fn word() -> &'static str {
+    if is_set() { "synced" } else { "unset" }
+}
+
 /// A monotonic moment on the wall clock as it stands now, by [`for_records`], so that a later correction of the clock corrects it too.
 #[must_use]
 pub fn wall(moment: Instant) -> SystemTime {

@@ -127,6 +127,28 @@ pub const SHUTDOWN: Duration = Duration::from_secs(5);
 
 /// Bytes of a syslog line with its header: BusyBox may read only 256.
 pub const SYSLOG_LINE_BYTES: usize = 199;
+/// Bytes of a message to a collector: what fits a datagram on any link with room to spare (RFC 5424, 6.1 wants 2048 taken).
+pub const SYSLOG_MESSAGE_BYTES: usize = 1024;
+/// Messages that wait for the collector; one that comes then is counted as dropped.
+pub const COLLECTOR_QUEUE: usize = 256;
+/// Addresses of its name that are tried.
+pub const COLLECTOR_ADDRESSES: usize = 4;
+/// How long its name, a connection to it, or a message on its way may take.
+pub const COLLECTOR_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long it may leave what was sent unacknowledged before its connection counts as dead (TCP_USER_TIMEOUT).
+pub const COLLECTOR_DEAD: Duration = Duration::from_secs(30);
+/// How old its address may be where no connection tells that it has moved.
+pub const COLLECTOR_RESOLVE: Duration = Duration::from_secs(600);
+/// The wait after the first failure, which doubles.
+pub const COLLECTOR_BACKOFF: Duration = Duration::from_secs(1);
+/// The longest wait.
+pub const COLLECTOR_BACKOFF_MOST: Duration = Duration::from_secs(60);
+/// How long the agent's end waits for the last messages to be sent.
+pub const COLLECTOR_STOP: Duration = Duration::from_secs(1);
+/// Clients of the control socket that may follow the log at once, so that places are left for commands.
+pub const LOG_FOLLOWERS: usize = 4;
+/// How long a client may take for a piece of the log before it is dropped.
+pub const LOG_WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of a line of the log with its time, as `logs` shows it; longer ones are cut.
 pub const LOG_LINE_BYTES: usize = 4096;
 /// Bytes of the log that are kept in memory: some 700 lines.
@@ -134,7 +156,34 @@ pub const LOG_RING_BYTES: usize = 64 * 1024;
 /// Bytes of the log that one answer on the control socket carries; more than a line.
 pub const LOG_CHUNK_BYTES: usize = 16 * 1024;
 
-/// Bytes of an audit record as a line. Ours are below: a dozen fields with bounds of their own.
+/// Characters of a text in an audit record that comes from outside: what tells an attack, and no room to hide one.
+pub const AUDIT_TEXT_CHARACTERS: usize = 256;
+/// Bytes of an audit record as a line: two such texts at their longest, six bytes for a half of a character, and some more.
 pub const AUDIT_LINE_BYTES: usize = 8 * 1024;
-/// Files of audit records that are read: some more than the four that we keep.
+/// Files that the records are spread over: with four, three quarters of them are kept when the oldest file goes.
+pub const AUDIT_FILES: u64 = 4;
+/// Files of audit records that are read: some more than we keep.
 pub const AUDIT_FILES_READ: usize = 16;
+/// The fewest bytes that all records may take: a few days of a quiet device.
+pub const AUDIT_BYTES_LEAST: u64 = 64 * 1024;
+/// The most: their newest file is read as a whole at each start.
+pub const AUDIT_BYTES_MOST: u64 = 64 * 1024 * 1024;
+/// Records that wait for the disk; one that comes then is counted as lost.
+pub const AUDIT_QUEUE: usize = 256;
+/// Records that are handed to the disk at once.
+pub const AUDIT_BATCH: usize = 64;
+/// Records of one kind that may come at once before they are summed up.
+pub const AUDIT_BURST: u32 = 200;
+/// As many of forwarded connections: a web page takes some, and a day's work a few hundred.
+pub const AUDIT_CONNECTION_BURST: u32 = 1000;
+/// After that one record of its own in this time: a flood fills the files in a day and not in half a minute.
+pub const AUDIT_REFILL: Duration = Duration::from_secs(60);
+/// How often what has no record of its own is summed up.
+pub const AUDIT_SUM_INTERVAL: Duration = Duration::from_secs(600);
+/// How long after a record the medium is asked to have it, for the flash's sake: what a power cut takes with it.
+/// Forwarded connections don't ask; the kernel writes them within half a minute.
+pub const AUDIT_SYNC_DELAY: Duration = Duration::from_secs(5);
+/// How often a disk that refused a record is tried again.
+pub const AUDIT_RETRY: Duration = Duration::from_secs(10);
+/// How long the agent's end waits for its last records to be written.
+pub const AUDIT_STOP: Duration = Duration::from_secs(2);

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 
 pub use self::handle::SupervisorHandle;
 pub use self::words::{OpenRequest, Origin, Source, TunnelId, View, What};
+use crate::audit::{self, Audit, Kind, Outcome, Record, TunnelAudit};
 use crate::config::Slot;
 use crate::happening::{Happened, Happenings};
 use crate::limits::{AD_HOC_TUNNELS, CLOSED_SHOWN, DISABLE_FILE_INTERVAL, SHUTDOWN, SUPERVISOR_COMMANDS};
@@ -43,6 +44,7 @@ pub struct Supervisor {
     next_ad_hoc: u32,
     opens: Opens,
     usage: Usage,
+    audit: Audit,
     changed: Arc<Notify>,
     commands: mpsc::Receiver<Command>,
     views: watch::Sender<Vec<View>>,
@@ -69,6 +71,7 @@ impl Supervisor {
         way_out: WayOut,
         file: Option<WantedFile>,
         usage: Usage,
+        audit: Audit,
     ) -> (Self, SupervisorHandle) {
         let (command_sender, commands) = mpsc::channel(SUPERVISOR_COMMANDS);
         let entry = |slot: &Slot| Entry::new(Some(slot.key.clone()), vec![slot.forward.clone()]);
@@ -85,6 +88,7 @@ impl Supervisor {
             next_ad_hoc: 1,
             opens: Opens::default(),
             usage,
+            audit,
             changed: Arc::new(Notify::new()),
             commands,
             views,
@@ -171,6 +175,9 @@ impl Supervisor {
                 log_invocation(&destination);
             }
             tracing::info!(slot = %id, server = %destination, source = %request.source, "tunnel-extended");
+            self.record(Kind::TunnelExtended, request.source, Outcome::Success, |record| {
+                of_request(record, id, &destination, expires)
+            });
             self.extend(id, expires, origin);
             return Ok(id);
         }
@@ -187,6 +194,9 @@ impl Supervisor {
             }
         };
         tracing::info!(slot = %id, server = %destination, source = %request.source, "tunnel-requested");
+        self.record(Kind::TunnelRequested, request.source, Outcome::Success, |record| {
+            of_request(record, id, &destination, expires)
+        });
         self.start(Wanted { id, destination, forwards, expires, origin });
         self.save();
         Ok(id)
@@ -253,8 +263,11 @@ impl Supervisor {
         let changed = self.changed.clone();
         let happenings = self.happenings.clone();
         let mut log = TunnelLog::new(wanted.id, entry.key.is_some(), wanted.origin, happenings);
-        let running = reverse_tunnel::spawn(plan, self.settings.clone(), predecessor, move |notice| {
+        let mut audit = TunnelAudit::new(wanted.id, self.audit.clone());
+        let settings = Settings { events: audit.events(&wanted.destination), ..self.settings.clone() };
+        let running = reverse_tunnel::spawn(plan, settings, predecessor, move |notice| {
             log.write(&notice);
+            audit.write(&notice);
             if let reverse_tunnel::Notice::Changed(status) = notice {
                 sender.send_replace(Some(status.clone()));
                 changed.notify_one();
@@ -276,6 +289,8 @@ impl Supervisor {
                 running.close(reason);
                 closed.push(*id);
                 tracing::info!(slot = %id, %source, "tunnel-close-requested");
+                let record = Record::new(Kind::TunnelCloseRequested, source.into(), Outcome::Success);
+                self.audit.record(record.text("tunnel", &id.to_string()));
             }
             entry.wanted = None;
             entry.refusal = None;
@@ -291,6 +306,13 @@ impl Supervisor {
             None => tracing::warn!(%source, why = %refusal, %cure, "tunnel-refused"),
         }
         self.happenings.tell(Happened::Refused { id, why: refusal.to_string(), source });
+        self.record(Kind::TunnelRefused, source, Outcome::Refused, |record| {
+            let record = match id {
+                Some(id) => record.text("tunnel", &id.to_string()),
+                None => record,
+            };
+            record.text("why", &refusal.to_string())
+        });
         if let Some(entry) = id.and_then(|id| self.entries.get_mut(&id)) {
             entry.refusal = Some(refusal.to_string());
         }
@@ -324,12 +346,16 @@ impl Supervisor {
             return;
         }
         tracing::warn!(file = %self.policy.disable_file.display(), "remote-access-disabled");
+        self.record(Kind::AccessDisabled, audit::Source::Configuration, Outcome::Success, |record| {
+            record.text("file", &self.policy.disable_file.to_string_lossy())
+        });
         self.end_all(Reason::Policy);
     }
 
     fn check_usage(&mut self) {
         self.usage.look();
         if self.usage.check().is_err() && self.entries.values().any(|entry| entry.wanted.is_some()) {
+            self.record(Kind::DataCapReached, audit::Source::Agent, Outcome::Success, |record| record);
             self.end_all(Reason::DataCap);
         }
     }
@@ -356,6 +382,12 @@ impl Supervisor {
                 });
             if let Err(refusal) = allowed {
                 tracing::warn!(slot = %wanted.id, server = %wanted.destination, why = %refusal, "tunnel-not-restored");
+                self.record(Kind::TunnelNotRestored, audit::Source::Agent, Outcome::Refused, |record| {
+                    record
+                        .text("tunnel", &wanted.id.to_string())
+                        .text("server", &wanted.destination.to_string())
+                        .text("why", &refusal.to_string())
+                });
                 continue;
             }
             match (wanted.id, self.entries.get(&wanted.id)) {
@@ -370,6 +402,9 @@ impl Supervisor {
             // The configuration may allow less time now.
             wanted.expires = wanted.expires.min(Instant::now() + self.policy.max_duration);
             tracing::info!(slot = %wanted.id, server = %wanted.destination, "tunnel-restored");
+            self.record(Kind::TunnelRestored, audit::Source::Agent, Outcome::Success, |record| {
+                of_request(record, wanted.id, &wanted.destination, wanted.expires)
+            });
             self.start(wanted);
         }
         self.save();
@@ -397,6 +432,16 @@ impl Supervisor {
         self.publish();
     }
 
+    fn record(
+        &self,
+        kind: Kind,
+        source: impl Into<audit::Source>,
+        outcome: Outcome,
+        more: impl FnOnce(Record) -> Record,
+    ) {
+        self.audit.record(more(Record::new(kind, source.into(), outcome)));
+    }
+
     fn save(&self) {
         let Some(file) = &self.file else { return };
         let wanted = self.entries.values().filter_map(|entry| entry.wanted.clone());
@@ -409,6 +454,14 @@ impl Supervisor {
     fn publish(&self) {
         self.views.send_replace(self.entries.iter().map(|(id, entry)| entry.view(*id)).collect());
     }
+}
+
+fn of_request(record: Record, id: TunnelId, server: &Destination, expires: Instant) -> Record {
+    let lifetime = expires.saturating_duration_since(Instant::now());
+    record
+        .text("tunnel", &id.to_string())
+        .text("server", &server.to_string())
+        .number("lifetime", lifetime.as_secs())
 }
 
 /// The line that the vendor's scripts wrote for a parameter that passed their filter.

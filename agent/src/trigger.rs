@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 
 use self::reporting::Reporting;
 use self::status_value::status_value;
+use crate::audit::{self, Audit, Kind, Outcome, Record};
 use crate::clock;
 use crate::config::{CLIENT_KEY, Config, Ocpp, Slot};
 use crate::kept_configuration::KeptConfiguration;
@@ -62,6 +63,7 @@ pub fn start(
     keys: &DeviceKeys,
     supervisor: SupervisorHandle,
     network: watch::Receiver<()>,
+    audit: Audit,
 ) -> Result<OcppLink, LinkError> {
     let (security, profile) =
         LinkSecurity::open(ocpp.clone(), &config.state_dir).map_err(LinkError::Security)?;
@@ -110,6 +112,8 @@ pub fn start(
         client_key: None,
         to_authorise: keys.to_authorise(),
         supervisor,
+        audit,
+        link: status.clone(),
         commands,
         kept,
         reporting,
@@ -180,6 +184,8 @@ struct Trigger {
     client_key: Option<String>,
     to_authorise: watch::Receiver<Identity>,
     supervisor: SupervisorHandle,
+    audit: Audit,
+    link: watch::Receiver<LinkStatus>,
     commands: mpsc::Sender<Command>,
     kept: KeptConfiguration,
     reporting: Reporting,
@@ -218,6 +224,7 @@ impl Trigger {
                     }
                     Some(Event::ConfigurationChanged { key, value }) => {
                         tracing::info!(key, value, "configuration-changed");
+                        self.record_change(&key, &value);
                         self.kept.keep(key, value, now());
                     }
                     // None was registered; what isn't answered would wait for ever.
@@ -258,6 +265,12 @@ impl Trigger {
                 let _ = self.commands.send(Command::Call(call)).await;
             }
         }
+    }
+
+    fn record_change(&self, key: &str, value: &str) {
+        let source = audit::Source::Ocpp { profile: self.link.borrow().profile };
+        let record = Record::new(Kind::ConfigurationChanged, source, Outcome::Success);
+        self.audit.record(record.text("key", key).text("value", value));
     }
 
     /// Shows how the tunnels are now, to the CSMS if it asks, and to those who report it.

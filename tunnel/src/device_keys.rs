@@ -174,8 +174,9 @@ impl DeviceKeys {
         Some(Rotation { new, old, done, waiting })
     }
 
-    /// A server took this key for a tunnel that is up. If no server needs the old key any more, the new one takes its place.
-    pub(crate) fn established(&self, server: &Destination, fingerprint: &str) {
+    /// A server took this key for a tunnel that is up. If no server needs the old key any more, the new one takes its
+    /// place, and the fingerprints of both are given, the new one's first.
+    pub(crate) fn established(&self, server: &Destination, fingerprint: &str) -> Option<(String, String)> {
         let result = self.locked(|keys| {
             keys.refresh();
             let mut ledger = keys.ledger()?;
@@ -186,18 +187,19 @@ impl DeviceKeys {
             }
             let (old, new) = {
                 let held = keys.held();
-                let Some(new) = &held.new else { return Ok(()) };
+                let Some(new) = &held.new else { return Ok(None) };
                 (held.current.identity.fingerprint(), new.identity.fingerprint())
             };
             if !ledger.is_rotated(&old, &new) {
-                return Ok(());
+                return Ok(None);
             }
-            keys.replace()
+            keys.replace().map(|()| Some((new, old)))
         });
-        if let Err(error) = result {
+        result.unwrap_or_else(|error| {
             // It is tried again with the next tunnel.
             tracing::warn!(%error, cure = error.cure(), "key-rotation-held-up");
-        }
+            None
+        })
     }
 
     /// Makes the key that is to take the device key's place. One that is there already stays.

@@ -13,7 +13,7 @@
 //! - `stream`: the connection's socket: prompt while it shakes hands, reading ahead.
 //! - `local_service`: where a forwarded connection leads, and where it must not.
 //! - `pump`: the bytes of forwarded connections; `budget`: the memory that slow ones may take.
-//! - [`meter`]: what all tunnels carry together.
+//! - `traffic`: what one tunnel carries; [`meter`]: what all of them do together; [`events`]: connections and keys, for whoever keeps records.
 //! - [`host_keys`]: whom we trust; [`scan`](mod@scan): a server's host keys, before it is trusted.
 //! - [`device_keys`]: who we are, and how that changes; [`identity`], `dropbear_key`, `openssh_key` and [`certificate`] read the files.
 //! - [`limits`]: every bound.
@@ -28,6 +28,7 @@ mod connect;
 pub mod destination;
 pub mod device_keys;
 mod dropbear_key;
+pub mod events;
 pub mod failure;
 pub mod forward;
 pub mod host_keys;
@@ -45,10 +46,12 @@ mod ssh;
 pub mod state;
 mod stream;
 pub mod task;
+mod traffic;
 
 pub use certificate::UserCertificate;
 pub use destination::{Destination, Host, Server};
 pub use device_keys::DeviceKeys;
+pub use events::{ConnectionEnd, End, Event, Events};
 pub use failure::{Failure, FailureKind, HostKeyFault};
 pub use forward::{Forward, LocalTarget, Remote};
 pub use host_keys::{Clock, HostKeyPolicy, HostKeys, KnownHost};
@@ -56,7 +59,7 @@ pub use http_connect::Proxy;
 pub use identity::Identity;
 pub use local_service::OwnListeners;
 pub use meter::Meter;
-pub use pump::Traffic;
 pub use route::{Peer, Route};
 pub use state::{Plan, Reason, State};
 pub use task::{Notice, Settings, Status, TunnelHandle, spawn};
+pub use traffic::Traffic;

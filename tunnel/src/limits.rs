@@ -82,6 +82,8 @@ pub const CHANNEL_CLOSE: Duration = Duration::from_secs(1);
 /// So many channels may be closed by us first before the SSH connection is made anew, which frees what they left behind:
 /// a few MB.
 pub const LEFTOVERS: usize = 1024;
+/// Characters of a forwarded connection's originator that are kept: an IPv6 address and a port have 47.
+pub const ORIGINATOR_CHARACTERS: usize = 64;
 /// Refused channels of one SSH session, and failed connections of a tunnel, that the log tells of.
 pub const REFUSALS_TOLD: u32 = 20;
 

@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,83 +15,13 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::budget::{Budget, Share};
-use crate::limits::{BATCH, CHANNEL_CLOSE, GATHER, HALF_CLOSED, LINGER, READ_BYTES, REFUSALS_TOLD};
+use crate::events::{End, Events};
+use crate::limits::{BATCH, CHANNEL_CLOSE, GATHER, HALF_CLOSED, LINGER, READ_BYTES};
 use crate::local_service::{ConnectError, OwnListeners, connect};
-use crate::meter::Meter;
 use crate::queue::Queue;
 use crate::ssh::{ChannelWriter, Opened};
 use crate::stream::drained;
-
-/// What has passed through a tunnel since it was asked for, over all its SSH connections.
-#[derive(Debug, Default)]
-pub struct Traffic {
-    bytes_in: AtomicU64,
-    bytes_out: AtomicU64,
-    connections: AtomicUsize,
-    stalled: AtomicU64,
-    told: AtomicU32,
-    changed: Notify,
-    meter: Arc<Meter>,
-}
-
-impl Traffic {
-    /// Counters of a new tunnel, which also shows on the device's meter.
-    pub(crate) fn new(meter: Arc<Meter>) -> Self {
-        Self { meter, ..Self::default() }
-    }
-
-    /// Bytes from the server to local services.
-    #[must_use]
-    pub fn bytes_in(&self) -> u64 {
-        self.bytes_in.load(Ordering::Relaxed)
-    }
-
-    /// Bytes from local services to the server.
-    #[must_use]
-    pub fn bytes_out(&self) -> u64 {
-        self.bytes_out.load(Ordering::Relaxed)
-    }
-
-    /// Forwarded connections that are open now.
-    #[must_use]
-    pub fn connections(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
-    }
-
-    /// Connections that were reset because their local service took nothing while others waited.
-    #[must_use]
-    pub fn stalled(&self) -> u64 {
-        self.stalled.load(Ordering::Relaxed)
-    }
-
-    /// May the log tell of one more connection that failed? Whoever reaches the published port could fill it.
-    fn may_tell(&self) -> bool {
-        self.told.fetch_add(1, Ordering::Relaxed) < REFUSALS_TOLD
-    }
-
-    /// Waits until a connection is opened or closed.
-    pub(crate) async fn changed(&self) {
-        self.changed.notified().await;
-    }
-}
-
-/// Counts a connection for as long as it lives, however it ends.
-struct Counted(Arc<Traffic>);
-
-impl Counted {
-    fn new(traffic: Arc<Traffic>) -> Self {
-        traffic.connections.fetch_add(1, Ordering::Relaxed);
-        traffic.changed.notify_one();
-        Self(traffic)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
-        self.0.changed.notify_one();
-    }
-}
+use crate::traffic::{Counted, Passed, Traffic, tell_refused};
 
 /// Serves the forwarded connections of one session until its sender is gone. Dropping this drops them all.
 pub(crate) async fn serve(
@@ -100,6 +30,7 @@ pub(crate) async fn serve(
     buffer_bytes: usize,
     own: OwnListeners,
     traffic: Arc<Traffic>,
+    events: Events,
 ) {
     let budget = Budget::new(buffer_bytes);
     let mut connections = JoinSet::new();
@@ -113,10 +44,12 @@ pub(crate) async fn serve(
                     if traffic.may_tell() {
                         tracing::warn!(remote = %opened.forward.remote, max_connections, "channel-refused-full");
                     }
+                    tell_refused(&events, &opened, Duration::ZERO, End::RefusedFull);
                     opened.reject_full().await;
                     continue;
                 }
-                connections.spawn(connection(opened, budget.join(), own.clone(), traffic.clone()));
+                let work = connection(opened, budget.join(), own.clone(), traffic.clone(), events.clone());
+                connections.spawn(work);
             }
             Some(_) = connections.join_next() => {}
         }
@@ -124,22 +57,38 @@ pub(crate) async fn serve(
     while connections.join_next().await.is_some() {}
 }
 
-async fn connection(opened: Opened, share: Share, own: OwnListeners, traffic: Arc<Traffic>) {
+async fn connection(opened: Opened, share: Share, own: OwnListeners, traffic: Arc<Traffic>, events: Events) {
+    let since = Instant::now();
     let target = opened.forward.local.clone();
     let stream = match connect(&target, &own).await {
         Ok(stream) => stream,
-        Err(error) => return unreachable(opened, &error, &traffic).await,
+        Err(error) => {
+            let end = match &error {
+                ConnectError::Forbidden(_) => End::Forbidden(error.to_string()),
+                ConnectError::Unreachable(_) => End::Unreachable(error.to_string()),
+            };
+            tell_refused(&events, &opened, since.elapsed(), end);
+            return unreachable(opened, &error, &traffic).await;
+        }
     };
     tracing::debug!(remote = %opened.forward.remote, local = %target, from = opened.originator, "connection-opened");
-    let counted = Counted::new(traffic.clone());
     let local = Arc::new(Local::new(stream, share, traffic.clone()));
+    let mut counted = Counted::new(local.passed.clone(), events, &opened, since);
     let abandon = AbandonOnDrop(local.clone());
     let writer = opened.accept(local.clone()).await;
     let (ended, patience) = tokio::select! {
-        ended = copy(&local, &writer, &traffic) => (ended, CHANNEL_CLOSE),
+        ended = copy(&local, &writer, &traffic) => {
+            counted.end = match &ended {
+                Ok(()) => End::Complete,
+                Err(error) if is_hanging(error) => End::Hanging,
+                Err(error) => End::Broken(error.to_string()),
+            };
+            (ended, CHANNEL_CLOSE)
+        }
         () = local.share.reset() => {
             traffic.stalled.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(local = %target, "connection-reset-stalled");
+            counted.end = End::Stalled;
             // Its client is to send no more.
             (Err(io::ErrorKind::TimedOut.into()), Duration::ZERO)
         }
@@ -195,7 +144,7 @@ pub(crate) struct Local {
     /// The service has sent something since this was looked at.
     spoke: AtomicBool,
     share: Share,
-    traffic: Arc<Traffic>,
+    passed: Arc<Passed>,
 }
 
 /// How far the server has ended a channel.
@@ -234,13 +183,13 @@ impl Local {
             channel: watch::Sender::new(ChannelEnd::Open),
             spoke: AtomicBool::new(false),
             share,
-            traffic,
+            passed: Arc::new(Passed::new(traffic)),
         }
     }
 
     /// Data from the channel. Waits only while the tunnel's budget is spent.
     pub(crate) async fn receive(&self, data: &[u8]) {
-        self.traffic.meter.add(data.len());
+        self.passed.traffic.meter.add(data.len());
         if self.inbound().over {
             return;
         }
@@ -364,7 +313,7 @@ impl Local {
                 Ok(written) => {
                     inbound.queue.advance(written);
                     self.share.taken(written);
-                    self.traffic.bytes_in.fetch_add(written as u64, Ordering::Relaxed);
+                    self.passed.add_in(written);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => inbound.failed = Some(error),
@@ -387,13 +336,20 @@ impl Drop for AbandonOnDrop {
     }
 }
 
+const HANGING: io::ErrorKind = io::ErrorKind::TimedOut;
+
+/// A TCP connection that timed out has the system's own error.
+fn is_hanging(error: &io::Error) -> bool {
+    error.kind() == HANGING && error.raw_os_error().is_none()
+}
+
 /// Copies both ways until both ends have finished, or either is gone.
 ///
 /// When the server closes the channel, the outbound half ends at once, since its writer would wait for ever; what
 /// the local service has not taken yet is still delivered, as long as it takes anything.
 async fn copy(local: &Local, writer: &ChannelWriter, traffic: &Traffic) -> io::Result<()> {
     let mut deliver = pin!(local.deliver());
-    let mut outbound = pin!(outbound(local, writer, traffic));
+    let mut outbound = pin!(outbound(local, writer));
     let mut hanging = pin!(local.until_hanging());
     let (mut open, mut sent_all, mut delivered_all) = (true, false, false);
     while !(delivered_all && (sent_all || !open)) {
@@ -403,7 +359,7 @@ async fn copy(local: &Local, writer: &ChannelWriter, traffic: &Traffic) -> io::R
                 if traffic.may_tell() {
                     tracing::warn!("connection-dropped-hanging");
                 }
-                return Err(io::ErrorKind::TimedOut.into());
+                return Err(HANGING.into());
             }
             result = &mut deliver, if !delivered_all => {
                 result?;
@@ -419,7 +375,7 @@ async fn copy(local: &Local, writer: &ChannelWriter, traffic: &Traffic) -> io::R
 }
 
 /// From the local service to the channel, until the service sends no more.
-async fn outbound(local: &Local, writer: &ChannelWriter, traffic: &Traffic) -> io::Result<()> {
+async fn outbound(local: &Local, writer: &ChannelWriter) -> io::Result<()> {
     let mut buffer = BytesMut::new();
     loop {
         local.stream.readable().await?;
@@ -436,8 +392,7 @@ async fn outbound(local: &Local, writer: &ChannelWriter, traffic: &Traffic) -> i
                     buffer = BytesMut::new();
                 }
                 writer.send(data).await?;
-                traffic.bytes_out.fetch_add(read as u64, Ordering::Relaxed);
-                traffic.meter.add(read);
+                local.passed.add_out(read);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => buffer = BytesMut::new(),
             Err(error) => return Err(error),
@@ -489,8 +444,8 @@ mod tests {
                 .enumerate()
                 .all(|(number, piece)| piece.iter().all(|byte| *byte == number as u8))
         );
-        assert_eq!(local.traffic.bytes_in(), all.len() as u64);
-        assert_eq!(local.traffic.meter.bytes(), all.len() as u64);
+        assert_eq!(local.passed.traffic.bytes_in(), all.len() as u64);
+        assert_eq!(local.passed.traffic.meter.bytes(), all.len() as u64);
     }
 
     #[tokio::test]

@@ -15,16 +15,17 @@ use tokio::task::JoinHandle;
 use crate::connect::{Connection, connect, resolve};
 use crate::destination::Destination;
 use crate::device_keys::DeviceKeys;
+use crate::events::{Event, Events};
 use crate::failure::Failure;
 use crate::forward::Forward;
 use crate::host_keys::{HostKeys, Trusted};
 use crate::limits::LEAST_BUFFER_BYTES;
 use crate::local_service::OwnListeners;
 use crate::meter::Meter;
-use crate::pump::Traffic;
 use crate::route::Peer;
 use crate::ssh::{Session, SessionSettings};
 use crate::state::{Action, Input, Plan, Reason, State, Timing, Tunnel};
+use crate::traffic::Traffic;
 
 /// What all tunnels of a device share.
 #[derive(Clone, Debug)]
@@ -55,6 +56,8 @@ pub struct Settings {
     pub own_listeners: OwnListeners,
     /// Tells when the network has come back, so that nobody waits for nothing; not more often than a try may be made.
     pub network: watch::Receiver<()>,
+    /// Hears of forwarded connections and of keys.
+    pub events: Events,
 }
 
 /// What is known of a tunnel at a moment.
@@ -193,6 +196,7 @@ impl Driver {
             buffer_bytes: settings.buffer_bytes.max(LEAST_BUFFER_BYTES),
             own_listeners: settings.own_listeners.clone(),
             traffic: traffic.clone(),
+            events: settings.events.clone(),
         });
         let timing = Timing {
             backoff_minimum: settings.backoff_minimum,
@@ -249,7 +253,10 @@ impl Driver {
         if self.tunnel.state() == State::Up
             && let Some(fingerprint) = self.key_taken.take()
         {
-            self.settings.keys.established(&self.session_settings.destination, &fingerprint);
+            let changed = self.settings.keys.established(&self.session_settings.destination, &fingerprint);
+            if let Some((key, old)) = changed {
+                self.settings.events.tell(Event::DeviceKeyChanged { key, old });
+            }
         }
     }
 

@@ -1,10 +1,13 @@
 //! The command line's grammar. Man page and completions are generated from it too.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::{Args, Parser, Subcommand};
 use reverse_tunnel::{Destination, Forward, Server};
+
+use crate::audit::Kind;
+use crate::clock;
 
 /// Opens SSH reverse tunnels from a charge controller: when the CSMS asks for one over OCPP, or a technician does here.
 #[derive(Debug, Parser)]
@@ -28,6 +31,11 @@ pub(super) enum Command {
     Close(Close),
     /// Show the tunnels and the OCPP link; exits 3 if a wanted tunnel isn't up, 10 if no agent runs
     Status(Status),
+    /// Show what the running agent has logged last: 64 KB of it are kept in memory; exits 10 if no agent runs
+    Logs(Logs),
+    /// Show the audit records: who asked for what, and what became of it; without a running agent, too
+    #[command(after_help = AUDIT_EXAMPLES)]
+    Audit(Audit),
     /// This device's SSH key
     #[command(subcommand)]
     Keys(Keys),
@@ -84,6 +92,42 @@ pub(super) struct Status {
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct Logs {
+    /// Go on as new lines come
+    #[arg(short, long)]
+    pub(super) follow: bool,
+    /// Begin with the last N lines only
+    #[arg(short = 'n', long, value_name = "N")]
+    pub(super) lines: Option<usize>,
+}
+
+const AUDIT_EXAMPLES: &str = "\
+Examples:
+  ocpp-tunnel audit --since 2h
+  ocpp-tunnel audit --type tunnel-refused --type tunnel-requested -n 20
+  ocpp-tunnel audit --json --since 2026-11-22T00:00:00Z
+  ocpp-tunnel audit -f -n 0";
+
+#[derive(Clone, Debug, Args)]
+pub(super) struct Audit {
+    /// Print the records as they were written, a line of JSON each
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Go on as new records come
+    #[arg(short, long)]
+    pub(super) follow: bool,
+    /// Only records from this time on: 2h (ago), or as RFC 3339
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    pub(super) since: Option<SystemTime>,
+    /// Only records of this type; may be repeated
+    #[arg(long = "type", value_name = "TYPE", value_parser = kind)]
+    pub(super) kinds: Vec<Kind>,
+    /// Begin with the last N of them only
+    #[arg(short = 'n', long, value_name = "N")]
+    pub(super) lines: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, Subcommand)]
@@ -161,6 +205,21 @@ fn lifetime(text: &str) -> Result<Duration, String> {
         return Err("it must be at least 1s".into());
     }
     Ok(duration)
+}
+
+/// So long ago, or that moment.
+fn since(text: &str) -> Result<SystemTime, String> {
+    if let Ok(moment) = humantime::parse_rfc3339_weak(text) {
+        return Ok(moment);
+    }
+    let ago = humantime::parse_duration(text)
+        .map_err(|_| "write a time like 2h or 3days, or 2026-11-22T06:00:00Z".to_owned())?;
+    clock::now().checked_sub(ago).ok_or_else(|| "that is before all records".into())
+}
+
+fn kind(text: &str) -> Result<Kind, String> {
+    let words = || Kind::ALL.iter().map(|kind| kind.word()).collect::<Vec<_>>().join(", ");
+    Kind::from_word(text).ok_or_else(|| format!("there is no such type; there are {}", words()))
 }
 
 /// As `ssh-keygen -l` prints it: a SHA-256 hash in Base64 without padding.

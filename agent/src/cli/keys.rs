@@ -7,8 +7,9 @@ use reverse_tunnel::{Destination, DeviceKeys, Identity, Remote};
 
 use super::args::Keys;
 use super::words::{journal_lines, remark, say};
-use super::{leave_root, load};
+use super::{leave_root, load, record};
 use crate::agent::device_keys;
+use crate::audit::Kind;
 use crate::clock;
 use crate::config::{Config, Slot};
 use crate::control::client::{ClientError, ask};
@@ -45,7 +46,11 @@ fn show(config: &Config, device: &DeviceKeys, authorized_keys: bool, dropbear: b
 }
 
 fn rotate(config: &Config, device: &DeviceKeys, dropbear: bool) -> Result<Exit, Problem> {
+    let was_rotating = device.rotation().is_some();
     let rotation = device.rotate()?;
+    if !was_rotating {
+        record_rotation(config, Kind::DeviceKeyRotation, &rotation);
+    }
     say_authorized_keys(config, &rotation.new, dropbear);
     remark(&format!(
         "Add this line to the account on each server, and leave the old one there until the rotation is over.\n\
@@ -59,6 +64,7 @@ fn rotate(config: &Config, device: &DeviceKeys, dropbear: bool) -> Result<Exit, 
 
 fn abort(config: &Config, device: &DeviceKeys) -> Result<Exit, Problem> {
     let rotation = device.abort()?;
+    record_rotation(config, Kind::DeviceKeyRotationAborted, &rotation);
     tell_agent(config);
     remark(&format!(
         "The new key {} is given up; this device stays with {}.",
@@ -73,12 +79,19 @@ fn abort(config: &Config, device: &DeviceKeys) -> Result<Exit, Problem> {
 
 fn finish(config: &Config, device: &DeviceKeys) -> Result<Exit, Problem> {
     let rotation = device.finish()?;
+    record_rotation(config, Kind::DeviceKeyChanged, &rotation);
     tell_agent(config);
     remark(&format!("This device's key is {} now.", rotation.new.fingerprint()));
     if !rotation.waiting.is_empty() {
         remark(&format!("Make sure that it is authorised on: {}", list(&rotation.waiting)));
     }
     Ok(Exit::Ok)
+}
+
+fn record_rotation(config: &Config, kind: Kind, rotation: &Rotation) {
+    record(config, kind, |record| {
+        record.text("key", &rotation.new.fingerprint()).text("old", &rotation.old.fingerprint())
+    });
 }
 
 /// A running agent looks at the files before each login; what it shows to the CSMS changes at once with this.

@@ -3,10 +3,12 @@
 //! Data goes to stdout, everything else to stderr. Every failure names the next thing to try.
 
 mod args;
+mod audit;
 mod close;
 mod config;
 mod host_keys;
 mod keys;
+mod logs;
 mod open;
 mod run;
 mod shim;
@@ -21,6 +23,7 @@ use clap::error::ErrorKind;
 
 use self::args::{Arguments, Command};
 use crate::agent::StartError;
+use crate::audit::{Kind, Outcome, Record, Source};
 use crate::config::{Config, ConfigError, DEFAULT_PATH};
 use crate::control::protocol::Problem;
 use crate::exit::Exit;
@@ -48,6 +51,8 @@ pub fn main() -> Exit {
         Command::Open(open) => open::main(&path, open),
         Command::Close(close) => close::main(&path, &close),
         Command::Status(status) => status::main(&path, status),
+        Command::Logs(logs) => logs::main(&path, logs),
+        Command::Audit(audit) => audit::main(&path, audit),
         Command::Keys(keys) => keys::main(&path, keys),
         Command::HostKeys(host_keys) => host_keys::main(&path, host_keys),
         Command::Config(config) => config::main(&path, config),
@@ -73,6 +78,14 @@ fn leave_root(config: &Config) -> Result<(), Problem> {
         let text = format!("can't become the owner of {}: {error}", config.state_dir.display());
         Problem::new(Exit::Error, text, "run this as that user")
     })
+}
+
+/// Writes down what a command has changed.
+fn record(config: &Config, kind: Kind, more: impl FnOnce(Record) -> Record) {
+    let record = more(Record::new(kind, Source::this_process(), Outcome::Success));
+    if let Err(error) = crate::audit::write_now(config, record) {
+        words::remark(&format!("It can't be written to the audit records: {error}"));
+    }
 }
 
 /// Runs an agent on a single thread, which serves all its tunnels.

@@ -6,7 +6,6 @@ use std::path::Path;
 use std::process::{Child, Command as Process, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::unistd::Uid;
 use reverse_tunnel::forward::check_distinct;
 use reverse_tunnel::{Reason, State};
 use tokio::time::timeout;
@@ -148,12 +147,8 @@ fn open_request(open: &Open) -> OpenRequest {
         what,
         destination: open.destination.clone(),
         lifetime: open.lifetime,
-        source: this_process(),
+        source: Source::this_process(),
     }
-}
-
-fn this_process() -> Source {
-    Source::Local { uid: Uid::current().as_raw(), pid: std::process::id().cast_signed() }
 }
 
 /// Tells of each change until the tunnel ends or somebody wants it to.
@@ -177,7 +172,7 @@ async fn follow(agent: &mut Agent, id: TunnelId) -> Exit {
         tokio::select! {
             changed = views.changed() => if changed.is_err() { return Exit::Error },
             () = agent.asked_to_stop() => {
-                agent.supervisor().close(None, Reason::User, this_process()).await;
+                agent.supervisor().close(None, Reason::User, Source::this_process()).await;
             }
         }
     }

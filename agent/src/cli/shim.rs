@@ -36,7 +36,7 @@ pub(super) fn main(script: u8, arguments: &[OsString]) -> Exit {
     let config = Config::load(path);
     let log = match &config {
         Ok(config) => config.log.clone(),
-        Err(_) => Log { syslog: Some("/dev/log".into()), level: tracing::level_filters::LevelFilter::INFO },
+        Err(_) => Log::default(),
     };
     journal::init(&log, Stderr::Nothing);
     let Some(destination) = parse(arguments) else {

@@ -23,6 +23,12 @@ pub(super) fn say(text: &str) {
     let _ = writeln!(stdout, "{text}");
 }
 
+/// Data, on stdout; false if nobody reads it any more.
+pub(super) fn say_or_end(text: &str) -> bool {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{text}").and_then(|()| stdout.flush()).is_ok()
+}
+
 /// A remark, on stderr.
 pub(super) fn remark(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");

@@ -198,7 +198,10 @@ pub(super) struct Policy {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Log {
     pub(super) syslog: Spanned<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) remote: Option<Spanned<String>>,
     pub(super) level: Spanned<String>,
+    pub(super) audit_bytes: Spanned<Bytes>,
 }
 
 /// A value that stands nowhere in the file.
@@ -298,6 +301,11 @@ impl Default for Policy {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { syslog: unwritten("/dev/log"), level: unwritten("info") }
+        Self {
+            syslog: unwritten("/dev/log"),
+            remote: None,
+            level: unwritten("info"),
+            audit_bytes: unwritten(Bytes::Text("1MiB".into())),
+        }
     }
 }

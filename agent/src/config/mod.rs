@@ -28,7 +28,8 @@ use self::file::{File, Urls};
 pub use self::proxy::ProxySettings;
 use self::proxy::proxy;
 use self::slots::slots;
-use self::value::{MOMENT, absolute, duration, monthly_bytes, optional_path};
+use self::value::{MOMENT, absolute, audit_bytes, duration, monthly_bytes, optional_path};
+use crate::journal::Collector;
 use crate::limits::{IDENTITY_BYTES, OPENS_PER_HOUR, PATTERNS};
 use crate::link_security::rollover::uses_key;
 use crate::policy::{Pattern, Policy};
@@ -137,8 +138,19 @@ pub struct Slot {
 pub struct Log {
     /// syslog's socket.
     pub syslog: Option<PathBuf>,
+    /// The collector that the log is sent to as well.
+    pub remote: Option<Collector>,
     /// What is logged.
     pub level: LevelFilter,
+    /// Bytes that all audit records together may take.
+    pub audit_bytes: u64,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        let syslog = Some("/dev/log".into());
+        Self { syslog, remote: None, level: LevelFilter::INFO, audit_bytes: 1 << 20 }
+    }
 }
 
 impl Config {
@@ -513,7 +525,16 @@ fn log(log: &file::Log) -> Result<Log, Invalid> {
             return Err(Invalid::value(&log.syslog, text));
         }
     };
-    Ok(Log { syslog, level })
+    let remote = log.remote.as_ref().map(|remote| {
+        remote.get_ref().parse::<Collector>().map_err(|error| {
+            let text = format!(
+                "log.remote {:?}: {error}; write for example \"udp://log.example.com:514\" or \"tcp://192.0.2.7:601\"",
+                remote.get_ref()
+            );
+            Invalid::value(remote, text)
+        })
+    });
+    Ok(Log { syslog, remote: remote.transpose()?, level, audit_bytes: audit_bytes(&log.audit_bytes)? })
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use toml::Spanned;
 use super::error::Invalid;
 use super::file::{Bytes, Time};
 use crate::bytes::{self, AmountError};
-use crate::limits::MONTHLY_BYTES;
+use crate::limits::{AUDIT_BYTES_LEAST, AUDIT_BYTES_MOST, MONTHLY_BYTES};
 
 /// The shortest time that any waiting may be set to: enough for tests, harmless in the field.
 pub(super) const MOMENT: Duration = Duration::from_millis(1);
@@ -41,12 +41,30 @@ pub(super) fn duration(time: &Spanned<Time>, name: &str, least: Duration) -> Res
 /// The longest time that anything may be set to; far below what overflows a clock.
 const LONGEST: Duration = Duration::from_secs(400 * 24 * 3600);
 
-/// `None` for 0: no cap.
-pub(super) fn monthly_bytes(written: &Spanned<Bytes>) -> Result<Option<u64>, Invalid> {
-    let (amount, text) = match written.get_ref() {
+/// All audit records together.
+pub(super) fn audit_bytes(written: &Spanned<Bytes>) -> Result<u64, Invalid> {
+    let (amount, text) = amount(written);
+    let amount = amount.map_err(|error| {
+        Invalid::value(written, format!("log.audit_bytes {text}: {error}; write for example \"1MiB\""))
+    })?;
+    if !(AUDIT_BYTES_LEAST..=AUDIT_BYTES_MOST).contains(&amount) {
+        let text = format!("log.audit_bytes {text} is out of range; use 64KiB to 64MiB");
+        return Err(Invalid::value(written, text));
+    }
+    Ok(amount)
+}
+
+/// The amount, and how it was written.
+fn amount(written: &Spanned<Bytes>) -> (Result<u64, AmountError>, String) {
+    match written.get_ref() {
         Bytes::Number(number) => (u64::try_from(*number).map_err(|_| AmountError), number.to_string()),
         Bytes::Text(text) => (bytes::parse(text), format!("{text:?}")),
-    };
+    }
+}
+
+/// `None` for 0: no cap.
+pub(super) fn monthly_bytes(written: &Spanned<Bytes>) -> Result<Option<u64>, Invalid> {
+    let (amount, text) = amount(written);
     let amount = amount.map_err(|error| {
         let text =
             format!("policy.monthly_bytes {text}: {error}; write for example \"500MB\", or 0 for no cap");

@@ -18,6 +18,8 @@ pub enum ClientError {
     Forbidden(io::Error),
     /// The agent did not answer in time.
     Timeout,
+    /// The agent has ended.
+    HungUp,
     /// The connection broke, or the answer makes no sense.
     Broken(String),
 }
@@ -31,32 +33,61 @@ pub fn ask(socket: &Path, request: &Request) -> Result<Answer, ClientError> {
         Request::Open { wait: true, .. } => OPEN_WAIT + CONTROL_ANSWER_TIMEOUT,
         _ => CONTROL_ANSWER_TIMEOUT,
     };
-    let mut stream = UnixStream::connect(socket).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NoAgent,
-        io::ErrorKind::PermissionDenied => ClientError::Forbidden(error),
-        _ => ClientError::Broken(error.to_string()),
-    })?;
-    exchange(&mut stream, request, patience).map_err(|error| match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::Timeout,
-        _ => ClientError::Broken(error.to_string()),
-    })
+    Answers::to(socket, request)?.next(Some(patience))
 }
 
-fn exchange(stream: &mut UnixStream, request: &Request, patience: Duration) -> io::Result<Answer> {
-    stream.set_read_timeout(Some(patience))?;
-    stream.set_write_timeout(Some(CONTROL_ANSWER_TIMEOUT))?;
-    let mut line = serde_json::to_vec(request)?;
-    line.push(b'\n');
-    stream.write_all(&line)?;
-    let mut answer = String::new();
-    BufReader::new(stream.take(CONTROL_LINE_BYTES)).read_line(&mut answer)?;
-    if answer.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the agent hung up"));
+/// The answers to a request that has several.
+#[derive(Debug)]
+pub struct Answers(BufReader<UnixStream>);
+
+impl Answers {
+    /// Asks the agent.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn to(socket: &Path, request: &Request) -> Result<Self, ClientError> {
+        let mut stream = UnixStream::connect(socket).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NoAgent,
+            io::ErrorKind::PermissionDenied => ClientError::Forbidden(error),
+            _ => ClientError::Broken(error.to_string()),
+        })?;
+        let sent = stream.set_write_timeout(Some(CONTROL_ANSWER_TIMEOUT)).and_then(|()| {
+            let mut line = serde_json::to_vec(request)?;
+            line.push(b'\n');
+            stream.write_all(&line)
+        });
+        sent.map_err(|error| ClientError::of(&error))?;
+        Ok(Self(BufReader::new(stream)))
     }
-    Ok(serde_json::from_str(&answer)?)
+
+    /// Waits for the next answer, for ever if there is no `patience`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn next(&mut self, patience: Option<Duration>) -> Result<Answer, ClientError> {
+        self.read(patience).map_err(|error| ClientError::of(&error))
+    }
+
+    fn read(&mut self, patience: Option<Duration>) -> io::Result<Answer> {
+        self.0.get_ref().set_read_timeout(patience)?;
+        let mut answer = String::new();
+        self.0.by_ref().take(CONTROL_LINE_BYTES).read_line(&mut answer)?;
+        if answer.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the agent hung up"));
+        }
+        Ok(serde_json::from_str(&answer)?)
+    }
 }
 
 impl ClientError {
+    fn of(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::Timeout,
+            io::ErrorKind::UnexpectedEof => Self::HungUp,
+            _ => Self::Broken(error.to_string()),
+        }
+    }
+
     /// The error as the command line tells it.
     #[must_use]
     pub fn to_problem(&self, socket: &Path) -> Problem {
@@ -74,6 +105,9 @@ impl ClientError {
             ),
             Self::Timeout => {
                 Problem::new(Exit::Timeout, format!("the agent at {socket} doesn't answer"), "restart it")
+            }
+            Self::HungUp => {
+                Problem::new(Exit::NoAgent, format!("the agent at {socket} hung up"), "see its log")
             }
             Self::Broken(error) => Problem::new(
                 Exit::Error,

@@ -9,8 +9,10 @@ use reverse_tunnel::limits::NOTICE;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use crate::audit::Health;
 use crate::clock;
 use crate::link_security::SecurityView;
+use crate::journal::RemoteView;
 use crate::report::ReportsView;
 use crate::supervisor::View;
 use crate::usage::UsageView;
@@ -34,6 +36,10 @@ pub struct Observed {
     pub usage: watch::Receiver<UsageView>,
     /// Our own keys.
     pub keys: Arc<DeviceKeys>,
+    /// How the audit records fare.
+    pub audit: watch::Receiver<Health>,
+    /// How the log's collector is reached, if there is one.
+    pub remote_log: Option<RemoteView>,
 }
 
 impl Observed {
@@ -47,9 +53,11 @@ impl Observed {
                 "since": clock::rfc3339(clock::wall(self.started)),
                 "pid": std::process::id(),
             },
-            "clock": if clock::is_set() { "synced" } else { "unset" },
+            "clock": clock::word(),
             "ocpp": self.ocpp(),
             "month": self.month(),
+            "audit": self.audit(),
+            "log": self.log(),
             "tunnels": self.views.borrow().iter().map(tunnel).collect::<Vec<_>>(),
         })
     }
@@ -60,6 +68,26 @@ impl Observed {
             "name": usage.month.map(|month| month.to_string()),
             "bytes": usage.bytes(),
             "cap": usage.cap,
+        })
+    }
+
+    fn audit(&self) -> Value {
+        let health = self.audit.borrow();
+        json!({
+            "state": if health.error.is_none() { "ok" } else { "failing" },
+            "error": health.error,
+            "lost": health.lost,
+        })
+    }
+
+    fn log(&self) -> Value {
+        let status = self.remote_log.as_ref().map(RemoteView::status);
+        json!({
+            "remote": status.map(|status| json!({
+                "collector": status.collector,
+                "error": status.error,
+                "dropped": status.dropped,
+            })),
         })
     }
 

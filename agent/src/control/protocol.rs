@@ -1,6 +1,10 @@
 //! What is said on the control socket.
 
+use std::io;
+
 use serde::{Deserialize, Serialize};
+use tokio::io::AsyncWriteExt;
+use tokio::net::unix::OwnedWriteHalf;
 
 use crate::exit::Exit;
 
@@ -30,6 +34,13 @@ pub enum Request {
     },
     /// Look at the device's key files again.
     Keys,
+    /// The log that is kept in memory, in [`Answer::Log`]s; then [`Answer::Done`], unless it is followed.
+    Logs {
+        /// Go on as new lines come, until the client hangs up.
+        follow: bool,
+        /// Begin with so many of the last lines; with all that are kept if absent.
+        lines: Option<usize>,
+    },
 }
 
 /// An answer.
@@ -51,6 +62,13 @@ pub enum Answer {
     },
     /// These were closed.
     Closed(Vec<String>),
+    /// A piece of the log.
+    Log {
+        /// Lines before it that were overwritten before this client took them.
+        missed: u64,
+        /// Whole lines.
+        text: String,
+    },
     /// It is done, and there is nothing to tell.
     Done,
     /// It can't be done.
@@ -66,6 +84,16 @@ pub struct Problem {
     pub text: String,
     /// What to do about it.
     pub cure: String,
+}
+
+/// Writes an answer's line.
+///
+/// # Errors
+/// The client has gone.
+pub(super) async fn write_answer(writer: &mut OwnedWriteHalf, answer: &Answer) -> io::Result<()> {
+    let mut line = serde_json::to_vec(answer)?;
+    line.push(b'\n');
+    writer.write_all(&line).await
 }
 
 impl Problem {

@@ -8,17 +8,20 @@ use std::time::Duration;
 
 use reverse_tunnel::forward::check_distinct;
 use reverse_tunnel::{Forward, Reason};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::document::Observed;
-use super::protocol::{Answer, Problem, Request};
+use super::logs;
+use super::protocol::{Answer, Problem, Request, write_answer};
 use crate::advice;
 use crate::exit::Exit;
 use crate::limits::{
-    CONTROL_CLIENTS, CONTROL_REQUEST_BYTES, CONTROL_REQUEST_TIMEOUT, FORWARDS, OPEN_WAIT, SHUTDOWN,
+    CONTROL_CLIENTS, CONTROL_REQUEST_BYTES, CONTROL_REQUEST_TIMEOUT, FORWARDS, LOG_FOLLOWERS, OPEN_WAIT,
+    SHUTDOWN,
 };
 use crate::policy::Refusal;
 use crate::service::instance::Made;
@@ -33,6 +36,7 @@ pub struct ControlServer {
     listener: UnixListener,
     observed: Observed,
     supervisor: SupervisorHandle,
+    followers: Arc<Semaphore>,
 }
 
 impl ControlServer {
@@ -50,7 +54,8 @@ impl ControlServer {
         let socket = Made::at(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
         give_to_group(path);
-        Ok((Self { listener, observed, supervisor }, socket))
+        let followers = Arc::new(Semaphore::new(LOG_FOLLOWERS));
+        Ok((Self { listener, observed, supervisor, followers }, socket))
     }
 
     /// Serves for ever.
@@ -67,7 +72,11 @@ impl ControlServer {
                     continue;
                 }
             };
-            let client = Client { observed: self.observed.clone(), supervisor: self.supervisor.clone() };
+            let client = Client {
+                observed: self.observed.clone(),
+                supervisor: self.supervisor.clone(),
+                followers: self.followers.clone(),
+            };
             tokio::spawn(async move {
                 if let Err(error) = client.serve(stream).await {
                     tracing::debug!(%error, "control-client-lost");
@@ -89,6 +98,7 @@ pub fn give_to_group(path: &Path) {
 struct Client {
     observed: Observed,
     supervisor: SupervisorHandle,
+    followers: Arc<Semaphore>,
 }
 
 impl Client {
@@ -100,28 +110,32 @@ impl Client {
         let mut reader = BufReader::new(reader.take(CONTROL_REQUEST_BYTES));
         timeout(CONTROL_REQUEST_TIMEOUT, reader.read_line(&mut line)).await??;
         let answer = match serde_json::from_str(&line) {
-            Ok(request @ Request::Open { wait: true, .. }) => {
+            Ok(request @ (Request::Open { wait: true, .. } | Request::Logs { follow: true, .. })) => {
                 let mut more = String::new();
                 tokio::select! {
-                    answer = self.answer(request, source) => answer,
+                    answer = self.answer(request, source, &mut writer) => answer?,
                     // A client that has gone waits for nothing, and must not keep its place.
                     _ = reader.read_line(&mut more) => return Ok(()),
                 }
             }
-            Ok(request) => self.answer(request, source).await,
+            Ok(request) => self.answer(request, source, &mut writer).await?,
             Err(error) => Answer::Error(Problem::new(
                 Exit::Error,
                 format!("the agent doesn't understand the request: {error}"),
                 "restart the agent if it was updated",
             )),
         };
-        let mut text = serde_json::to_vec(&answer)?;
-        text.push(b'\n');
-        writer.write_all(&text).await
+        write_answer(&mut writer, &answer).await
     }
 
-    async fn answer(&self, request: Request, source: Source) -> Answer {
-        match request {
+    /// The last answer; `writer` is for those before it.
+    async fn answer(
+        &self,
+        request: Request,
+        source: Source,
+        writer: &mut OwnedWriteHalf,
+    ) -> io::Result<Answer> {
+        Ok(match request {
             Request::Status => Answer::Status(self.observed.document()),
             Request::Open { destination, script, forwards, lifetime, wait } => {
                 let result = self.open(destination, script, &forwards, lifetime, source).await;
@@ -132,11 +146,29 @@ impl Client {
                 }
             }
             Request::Close { id } => self.close(id, source).await,
+            Request::Logs { follow, lines } => self.logs(follow, lines, writer).await?,
             Request::Keys => {
                 self.observed.keys.refresh();
                 Answer::Done
             }
+        })
+    }
+
+    async fn logs(
+        &self,
+        follow: bool,
+        lines: Option<usize>,
+        writer: &mut OwnedWriteHalf,
+    ) -> io::Result<Answer> {
+        let place = self.followers.try_acquire();
+        if follow && place.is_err() {
+            return Ok(Answer::Error(Problem::new(
+                Exit::Error,
+                format!("{LOG_FOLLOWERS} others follow the log already"),
+                "end one of them, or leave out --follow",
+            )));
         }
+        logs::send(writer, follow, lines).await
     }
 
     async fn open(

@@ -1,9 +1,11 @@
-//! The log: each event as one line, to stderr, to syslog, and to memory.
+//! The log: each event as one line, to stderr, to syslog, to a collector in the network, and to memory.
 //!
 //! A line is the event's name and its fields, `tunnel-up slot=1 server=ops@203.0.113.7`. Whatever came from outside
 //! is escaped, so that nothing can forge a line or speak to a terminal.
 
 mod format;
+mod remote;
+mod rfc5424;
 pub mod ring;
 mod syslog;
 
@@ -15,11 +17,16 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
+use self::remote::Queue;
 use self::syslog::Syslog;
 use crate::clock;
 use crate::config::Log;
 
 pub use format::{escape, value};
+pub use remote::{Collector, CollectorError, RemoteLog, RemoteStatus, RemoteView};
+
+/// What waits for the collector.
+static REMOTE: Queue = Queue::new();
 
 /// Where lines go besides syslog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +41,7 @@ pub enum Stderr {
 pub fn init(log: &Log, stderr: Stderr) {
     let journal = Journal {
         syslog: log.syslog.clone().map(|path| Mutex::new(Syslog::new(path))),
+        has_remote: log.remote.is_some(),
         stderr,
         colour: std::io::stderr().is_terminal()
             && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
@@ -41,8 +49,15 @@ pub fn init(log: &Log, stderr: Stderr) {
     let _ = tracing_subscriber::registry().with(log.level).with(journal).try_init();
 }
 
+/// Starts sending the log to its collector, if there is one. Must be called within the runtime.
+#[must_use]
+pub fn start_remote(log: &Log) -> Option<RemoteLog> {
+    log.remote.clone().map(|collector| RemoteLog::start(&REMOTE, collector))
+}
+
 struct Journal {
     syslog: Option<Mutex<Syslog>>,
+    has_remote: bool,
     stderr: Stderr,
     colour: bool,
 }
@@ -54,6 +69,9 @@ impl<S: Subscriber> Layer<S> for Journal {
         ring::push(&format!("{} {level:>5} {line}", clock::rfc3339(clock::now())));
         if let Some(syslog) = &self.syslog {
             syslog.lock().unwrap_or_else(PoisonError::into_inner).send(level, &line);
+        }
+        if self.has_remote {
+            REMOTE.push(level, &line);
         }
         if self.stderr == Stderr::Everything {
             let (on, off) = if self.colour { (colour(level), "\x1b[0m") } else { ("", "") };

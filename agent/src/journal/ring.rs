@@ -75,6 +75,14 @@ pub async fn written(position: Position) {
     }
 }
 
+/// How many lines were written behind `position`.
+#[must_use]
+pub fn lines_behind(position: Position) -> u64 {
+    let ring = ring();
+    let kept = ring.bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
+    (ring.start.line + kept).saturating_sub(position.line)
+}
+
 fn ring() -> MutexGuard<'static, Ring> {
     RING.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -60,16 +60,20 @@ impl Syslog {
     }
 }
 
-/// The line with its header, cut where it is too long. Lines are ASCII, so a cut splits no character.
-fn packet(level: Level, line: &str) -> String {
+/// Facility and severity (RFC 3164, 4.1.1; the same in RFC 5424, 6.2.1).
+pub(super) fn priority(level: Level) -> u8 {
     let severity = match level {
         Level::ERROR => 3,
         Level::WARN => 4,
         Level::INFO => 6,
         _ => 7,
     };
-    let time = clock::rfc3164();
-    let priority = DAEMON * 8 + severity;
+    DAEMON * 8 + severity
+}
+
+/// The line with its header, cut where it is too long. Lines are ASCII, so a cut splits no character.
+fn packet(level: Level, line: &str) -> String {
+    let (priority, time) = (priority(level), clock::rfc3164());
     let mut packet = format!("<{priority}>{time} ocpp-tunnel[{}]: {line}", std::process::id());
     if packet.len() > SYSLOG_LINE_BYTES {
         packet.truncate(SYSLOG_LINE_BYTES - 3);

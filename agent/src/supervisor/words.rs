@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::unistd::Uid;
 use reverse_tunnel::{Destination, Forward, Status, Traffic};
 use serde::{Deserialize, Serialize};
 
@@ -86,6 +87,12 @@ pub struct View {
 }
 
 impl Source {
+    /// This process itself.
+    #[must_use]
+    pub fn this_process() -> Self {
+        Self::Local { uid: Uid::current().as_raw(), pid: std::process::id().cast_signed() }
+    }
+
     /// What of it is kept.
     pub(super) fn origin(self) -> Origin {
         match self {

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::SessionSettings;
 use super::client::Client;
+use crate::events::Event;
 use crate::limits::PROOF_TIMEOUT;
 
 /// Waits for the announcement, and makes the announced keys what is learned of the server; `used` is the key that this
@@ -32,7 +33,9 @@ pub(super) async fn learn(
     }
     match settings.host_keys.replace(server, &keys) {
         Ok(done) => {
-            tracing::info!(%server, learned = done.added, forgotten = done.removed, "host-keys-exchanged");
+            let (learned, forgotten) = (done.added, done.removed);
+            tracing::info!(%server, learned, forgotten, "host-keys-exchanged");
+            settings.events.tell(Event::HostKeysExchanged { learned, forgotten });
         }
         Err(error) => tracing::warn!(%server, %error, "host-key-not-kept"),
     }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use russh::client::{self, DisconnectReason};
@@ -12,11 +13,13 @@ use russh::{Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::{SessionSettings, describe};
+use crate::events::End;
 use crate::failure::{Failure, FailureKind};
 use crate::forward::{Forward, Remote};
 use crate::host_keys::{HostKeyError, ShownKey, Trusted};
-use crate::limits::{LEFTOVERS, REFUSALS_TOLD};
+use crate::limits::{LEFTOVERS, ORIGINATOR_CHARACTERS, REFUSALS_TOLD};
 use crate::pump::Local;
+use crate::traffic::tell_refused;
 
 /// The forwards that the server has been asked for. Any other channel that it opens is refused.
 #[derive(Clone, Default)]
@@ -202,12 +205,10 @@ impl Client {
             }
             return;
         };
-        if self
-            .opened
-            .try_send(Opened { forward, originator, channel, locals: self.locals.clone(), reply })
-            .is_err()
-            && self.may_tell()
-        {
+        let opened = Opened { forward, originator, channel, locals: self.locals.clone(), reply };
+        let Err(refused) = self.opened.try_send(opened) else { return };
+        tell_refused(&self.settings.events, &refused.into_inner(), Duration::ZERO, End::RefusedFull);
+        if self.may_tell() {
             tracing::warn!(server = %self.settings.destination, %remote, "channel-refused-busy");
         }
     }
@@ -313,7 +314,7 @@ impl client::Handler for Client {
     ) -> Result<(), ClientError> {
         let Ok(port) = u16::try_from(connected_port) else { return self.refuse("forwarded-tcpip") };
         let remote = Remote::Tcp { bind: connected_address.to_owned(), port };
-        self.opened(&remote, format!("{originator_address}:{originator_port}"), channel, reply);
+        self.opened(&remote, originator(originator_address, originator_port), channel, reply);
         Ok(())
     }
 
@@ -407,6 +408,11 @@ pub(super) fn shown_key(key: &PublicKeyOrCertificate) -> ShownKey {
             ShownKey::Certified(Box::new(certificate.clone()))
         }
     }
+}
+
+/// The server tells what it likes here, of any length.
+fn originator(address: &str, port: u32) -> String {
+    format!("{address}:{port}").chars().take(ORIGINATOR_CHARACTERS).collect()
 }
 
 /// What ends russh's task.

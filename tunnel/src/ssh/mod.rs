@@ -34,6 +34,7 @@ use self::client::{Accepted, Client, ClientError, Locals, Proved};
 use crate::certificate::{UserCertificate, wall_clock};
 use crate::connect::Connection;
 use crate::destination::Destination;
+use crate::events::Events;
 use crate::failure::{Failure, FailureKind};
 use crate::forward::{Forward, Remote};
 use crate::host_keys::{HostKeys, Trusted};
@@ -43,9 +44,10 @@ use crate::limits::{
     REKEY_TIME, STALLED,
 };
 use crate::local_service::OwnListeners;
-use crate::pump::{self, Traffic};
+use crate::pump;
 use crate::route::Peer;
 use crate::stream::{Prompt, SshStream};
+use crate::traffic::Traffic;
 
 pub(crate) use self::client::{ChannelWriter, Opened};
 pub(crate) use self::scan::host_keys_of;
@@ -61,6 +63,7 @@ pub(crate) struct SessionSettings {
     pub(crate) buffer_bytes: usize,
     pub(crate) own_listeners: OwnListeners,
     pub(crate) traffic: Arc<Traffic>,
+    pub(crate) events: Events,
 }
 
 /// An SSH connection whose server has proved its host key. Dropping it ends it at once.
@@ -125,6 +128,7 @@ impl Session {
             settings.buffer_bytes,
             settings.own_listeners.clone(),
             settings.traffic.clone(),
+            settings.events.clone(),
         );
         let forwarded = AbortOnDrop(tokio::spawn(serving).abort_handle());
         Ok(Self {

@@ -37,7 +37,7 @@ pub(super) fn main(path: &Path, command: Command) -> Result<Exit, Problem> {
         Command::Trust { server, fingerprint } => {
             trust::main(&config, &keys, &server, &route(&server)?, &fingerprint)
         }
-        Command::Remove { server } => remove::main(&keys, &server),
+        Command::Remove { server } => remove::main(&config, &keys, &server),
     }
 }
 

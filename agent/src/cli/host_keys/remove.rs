@@ -2,12 +2,15 @@
 
 use reverse_tunnel::{HostKeys, Server};
 
+use super::super::record;
 use super::super::words::{remark, say};
 use super::{file_problem, pinned_remark};
+use crate::audit::Kind;
+use crate::config::Config;
 use crate::control::protocol::Problem;
 use crate::exit::Exit;
 
-pub(super) fn main(keys: &HostKeys, server: &Server) -> Result<Exit, Problem> {
+pub(super) fn main(config: &Config, keys: &HostKeys, server: &Server) -> Result<Exit, Problem> {
     let done = keys.forget(server).map_err(|error| file_problem(&error))?;
     let path = keys.path().display();
     for line in &done.by_pattern {
@@ -24,6 +27,9 @@ pub(super) fn main(keys: &HostKeys, server: &Server) -> Result<Exit, Problem> {
         };
         return Err(Problem::new(Exit::NotFound, text, cure));
     }
+    record(config, Kind::HostKeysRemoved, |record| {
+        record.text("server", &server.to_string()).number("host_keys", done.removed as u64)
+    });
     let plural = if done.removed == 1 { "" } else { "s" };
     say(&format!("removed {} key{plural} of {server} from {path}", done.removed));
     if let Some(place) = pinned {

@@ -4,11 +4,12 @@ use std::io::{self, BufRead, IsTerminal, Read, Write};
 
 use reverse_tunnel::{HostKeys, Route, Server};
 
-use super::super::block_on;
 use super::super::words::{remark, say};
+use super::super::{block_on, record};
 use super::scan::{Scanned, Trust, scan_server, show};
 use super::{file_problem, pinned_remark};
 use crate::agent::make_state_directory;
+use crate::audit::Kind;
 use crate::config::Config;
 use crate::control::protocol::Problem;
 use crate::exit::Exit;
@@ -50,8 +51,12 @@ pub(super) fn main(
         return Err(Problem::new(Exit::Error, "not trusted: you didn't say yes", "compare and try again"));
     }
     make_state_directory(config)?;
+    let fingerprints: Vec<String> = chosen.iter().map(|key| key.shown.fingerprint()).collect();
     let chosen: Vec<_> = chosen.into_iter().map(|key| key.shown.key()).collect();
     let done = keys.trust(server, &chosen).map_err(|error| file_problem(&error))?;
+    record(config, Kind::HostKeysTrusted, |record| {
+        record.text("server", &server.to_string()).texts("host_keys", fingerprints)
+    });
     say(&format!("learned {} of {server} in {}", count(done.added), keys.path().display()));
     Ok(Exit::Ok)
 }

@@ -1,0 +1,34 @@
+//! `ocpp-tunnel logs`: the log that the agent keeps in memory.
+
+use std::path::Path;
+
+use super::args::Logs;
+use super::load;
+use super::words::{journal_lines, remark, say_or_end, unexpected};
+use crate::control::client::{Answers, ClientError};
+use crate::control::protocol::{Answer, Problem, Request};
+use crate::exit::Exit;
+use crate::limits::CONTROL_ANSWER_TIMEOUT;
+
+pub(super) fn main(path: &Path, Logs { follow, lines }: Logs) -> Result<Exit, Problem> {
+    let config = load(path)?;
+    let socket = config.control_socket();
+    let problem = |error: ClientError| error.to_problem(&socket);
+    let mut answers = Answers::to(&socket, &Request::Logs { follow, lines }).map_err(problem)?;
+    let patience = (!follow).then_some(CONTROL_ANSWER_TIMEOUT);
+    loop {
+        match answers.next(patience).map_err(problem)? {
+            Answer::Log { missed, text } => {
+                if missed > 0 {
+                    remark(&format!("({missed} lines were overwritten before they could be shown)"));
+                }
+                if !say_or_end(&journal_lines(&text)) {
+                    return Ok(Exit::Ok);
+                }
+            }
+            Answer::Done => return Ok(Exit::Ok),
+            Answer::Error(problem) => return Err(problem),
+            other => return Err(unexpected(&other)),
+        }
+    }
+}
