@@ -82,12 +82,11 @@ impl Agent {
         // Before anything can end us: who asks us to stop is always heard.
         let terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
         let interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
-        make_state_directory(config)?;
         let remote_log = journal::start_remote(&config.log);
+        let keys = Arc::new(device_keys(config)?);
         let (audit, writer, before) =
             Audit::start(audit::directory(&config.state_dir), config.log.audit_bytes);
         record_start(&audit, purpose, before);
-        let keys = Arc::new(device_keys(config)?);
         let service = purpose == Purpose::Service;
         let file = service.then(|| WantedFile::in_directory(&config.runtime_dir));
         let network = network::watch();

@@ -29,6 +29,7 @@ pub struct Setup {
     host_keys: Vec<String>,
     allowed: Vec<String>,
     scripts: Vec<String>,
+    log: Vec<String>,
     log_level: String,
 }
 
@@ -54,6 +55,7 @@ impl Setup {
             host_keys: Vec::new(),
             allowed: Vec::new(),
             scripts: Vec::new(),
+            log: Vec::new(),
             log_level: "debug".into(),
         };
         setup.binary(&binary)
@@ -163,6 +165,13 @@ impl Setup {
         self
     }
 
+    /// Adds a line to `[log]`.
+    #[must_use]
+    pub fn log(mut self, line: &str) -> Self {
+        replace_or_push(&mut self.log, line);
+        self
+    }
+
     /// Logs from this level on.
     #[must_use]
     pub fn log_level(mut self, level: &str) -> Self {
@@ -186,7 +195,11 @@ impl Setup {
         text =
             text.trim_end().to_owned() + &format!("\nallow_destinations = [{}]\n\n", self.allowed.join(", "));
         text += &self.scripts.concat();
-        text + &format!("[log]\nsyslog = '{dir}/syslog'\nlevel = '{}'\n", self.log_level)
+        text + &format!(
+            "[log]\nsyslog = '{dir}/syslog'\nlevel = '{}'\n{}\n",
+            self.log_level,
+            self.log.join("\n")
+        )
     }
 }
 
@@ -384,6 +397,25 @@ impl Agent {
         wait_until(&format!("the OCPP link is {state}"), LONG, async || {
             let mut status = self.status().await;
             (status["ocpp"]["state"] == state).then(|| status["ocpp"].take())
+        })
+        .await
+    }
+
+    /// The audit records, as `audit --json` with these arguments prints them.
+    ///
+    /// # Panics
+    /// If it fails.
+    pub async fn records(&self, arguments: &[&str]) -> Vec<Value> {
+        let output = self.cli(&[&["audit", "--json"], arguments].concat()).await;
+        assert_eq!(output.code, Some(0), "{output:?}");
+        let record = |line| serde_json::from_str(line).unwrap_or_else(|why| panic!("{why}: {line}"));
+        output.stdout.lines().map(record).collect()
+    }
+
+    /// Waits for an audit record of this type, and returns the last one.
+    pub async fn record(&self, kind: &str) -> Value {
+        wait_until(&format!("a record {kind}"), LONG, async || {
+            self.records(&["--type", kind, "-n", "1"]).await.pop()
         })
         .await
     }

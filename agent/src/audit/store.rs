@@ -4,6 +4,8 @@
 //! lock; the sequence number is given under that lock. When a file is full, the next one is begun and the oldest is
 //! removed. Nothing is renamed, so that a reader who follows is never led astray.
 //!
+//! No file is held open between two records, so that the file system can be remounted read-only at any time.
+//!
 //! A power cut may leave a part of the last line, or zeros in its place. It is ended by a newline, stands apart from then
 //! on, and costs a sequence number.
 
@@ -24,18 +26,24 @@ pub(super) struct Store {
     directory: PathBuf,
     /// Bytes that all files together may take.
     most: u64,
-    open: Option<Open>,
+    place: Option<Place>,
     /// A file was made since the last [`Self::sync`].
     made: bool,
     /// The number of the last record that we have seen.
     last: u64,
 }
 
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    first: u64,
+    length: u64,
+}
+
+/// The newest file, while records are appended to it.
 #[derive(Debug)]
 struct Open {
     file: File,
-    first: u64,
-    length: u64,
+    place: Place,
 }
 
 /// A record on its way into a file.
@@ -87,7 +95,7 @@ impl Store {
     /// Nothing is read or made before it is asked for anything.
     #[must_use]
     pub(super) fn new(directory: PathBuf, most: u64) -> Self {
-        Self { directory, most, open: None, made: false, last: 0 }
+        Self { directory, most, place: None, made: false, last: 0 }
     }
 
     /// What the files say of the last run.
@@ -120,14 +128,15 @@ impl Store {
             Ok(lock) => lock,
             Err(error) => return (0, Err(error)),
         };
-        let mut written = 0;
-        let result = self.find_place().and_then(|()| {
+        let (mut open, mut written) = (None, 0);
+        let result = self.find_place(&mut open).and_then(|()| {
             for entry in entries {
-                self.write(entry)?;
+                self.write(entry, &mut open)?;
                 written += 1;
             }
             Ok(())
         });
+        self.place = open.map(|open| open.place);
         drop(lock);
         (written, result)
     }
@@ -137,8 +146,13 @@ impl Store {
     /// # Errors
     /// The medium's.
     pub(super) fn sync(&mut self) -> io::Result<()> {
-        if let Some(open) = &self.open {
-            open.file.sync_data()?;
+        if let Some(place) = &self.place {
+            match File::open(self.directory.join(file_name(place.first))) {
+                Ok(file) => file.sync_data()?,
+                // Somebody has removed it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
         }
         if self.made {
             File::open(&self.directory)?.sync_all()?;
@@ -158,55 +172,54 @@ impl Store {
         Ok(lock)
     }
 
-    /// Finds the newest file and its end, unless they are where we left them.
-    fn find_place(&mut self) -> io::Result<()> {
-        let Some(newest) = parts(&self.directory)?.pop() else {
-            self.open = None;
-            return Ok(());
-        };
-        if self.open.as_ref().is_some_and(|open| (open.first, open.length) == (newest.first, newest.length)) {
+    /// Opens the newest file, and reads it unless it is as we left it.
+    fn find_place(&mut self, open: &mut Option<Open>) -> io::Result<()> {
+        let Some(newest) = parts(&self.directory)?.pop() else { return Ok(()) };
+        let file = File::options().read(true).append(true).open(&newest.path)?;
+        let place = Place { first: newest.first, length: newest.length };
+        if self.place.take().as_ref() == Some(&place) {
+            *open = Some(Open { file, place });
             return Ok(());
         }
-        self.open = None;
-        let file = File::options().read(true).append(true).open(&newest.path)?;
         let scanned = scan(&file)?;
         let found = if scanned.last > 0 { scanned.last } else { newest.first.saturating_sub(1) };
         self.last = self.last.max(found);
-        let mut open = Open { file, first: newest.first, length: newest.length };
+        let found = open.insert(Open { file, place });
         if !scanned.torn {
-            self.open = Some(open);
             return Ok(());
         }
-        open.append(b"\n")?;
-        self.open = Some(open);
+        if let Err(error) = found.append(b"\n") {
+            // It is found torn again.
+            *open = None;
+            return Err(error);
+        }
         // It had a number.
         self.last += 1;
         let record = Record::new(Kind::RecordsLost, Source::Agent, Outcome::Failure)
             .number("lost", 1)
             .text("why", "the last line was torn");
-        self.write(&Entry { lost: 0, record })
+        self.write(&Entry { lost: 0, record }, open)
     }
 
-    fn write(&mut self, entry: &Entry) -> io::Result<()> {
+    fn write(&mut self, entry: &Entry, open: &mut Option<Open>) -> io::Result<()> {
         let number = self.last.saturating_add(entry.lost).saturating_add(1);
         let mut line = entry.record.line(number);
         line.push('\n');
         let part = self.most / AUDIT_FILES;
-        let fits = |open: &Open| open.length == 0 || open.length + line.len() as u64 <= part;
-        if !self.open.as_ref().is_some_and(fits) {
-            self.begin(number)?;
-        }
-        let open = self.open.as_mut().ok_or(io::ErrorKind::NotFound)?;
+        let fits = |open: &Open| open.place.length == 0 || open.place.length + line.len() as u64 <= part;
+        let open = match open {
+            Some(open) if fits(open) => open,
+            open => open.insert(self.begin(number)?),
+        };
         open.append(line.as_bytes())?;
         self.last = number;
         Ok(())
     }
 
     /// Begins a file, and makes room for it.
-    fn begin(&mut self, first: u64) -> io::Result<()> {
+    fn begin(&mut self, first: u64) -> io::Result<Open> {
         let path = self.directory.join(file_name(first));
         let file = File::options().read(true).append(true).create_new(true).mode(0o640).open(path)?;
-        self.open = Some(Open { file, first, length: 0 });
         self.made = true;
         let room = self.most - self.most / AUDIT_FILES;
         let mut older = parts(&self.directory)?;
@@ -219,7 +232,7 @@ impl Store {
             fs::remove_file(&part.path)?;
             kept -= part.length;
         }
-        Ok(())
+        Ok(Open { file, place: Place { first, length: 0 } })
     }
 }
 
@@ -228,10 +241,10 @@ impl Open {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         let result = self.file.write_all(bytes);
         match &result {
-            Ok(()) => self.length += bytes.len() as u64,
+            Ok(()) => self.place.length += bytes.len() as u64,
             Err(_) => {
                 // What is left of it is recognised as torn.
-                let _ = self.file.set_len(self.length);
+                let _ = self.file.set_len(self.place.length);
             }
         }
         result

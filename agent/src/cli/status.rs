@@ -55,6 +55,14 @@ fn for_people(document: &Value, colour: bool) -> String {
         lines.push(format!("     security change: {change}"));
     }
     lines.extend(month_line(&document["month"]));
+    if let Some(error) = document["audit"]["error"].as_str() {
+        let lost = document["audit"]["lost"].as_u64().unwrap_or_default();
+        lines.push(format!("audit records can't be written: {error} ({lost} lost so far)"));
+    }
+    if let Some(error) = document["log"]["remote"]["error"].as_str() {
+        let collector = text(&document["log"]["remote"]["collector"]);
+        lines.push(format!("log collector {collector} isn't reached: {error}"));
+    }
     for tunnel in document["tunnels"].as_array().into_iter().flatten() {
         lines.extend(tunnel_lines(tunnel));
     }

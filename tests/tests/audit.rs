@@ -1,0 +1,333 @@
+//! What is written down of everything that was asked for, and what becomes of it when the disk fails.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use ocpp_tunnel_tests::agent::{Agent, Setup};
+use ocpp_tunnel_tests::csms::{Csms, Options};
+use ocpp_tunnel_tests::process::Daemon;
+use ocpp_tunnel_tests::rig::Rig;
+use ocpp_tunnel_tests::{LONG, SHORT, wait_until};
+use serde_json::{Value, json};
+
+fn kinds(records: &[Value]) -> Vec<&str> {
+    records.iter().filter_map(|record| record["type"].as_str()).collect()
+}
+
+fn numbers(records: &[Value]) -> Vec<u64> {
+    records.iter().filter_map(|record| record["seq"].as_u64()).collect()
+}
+
+#[tokio::test]
+async fn the_whole_life_of_a_tunnel_can_be_read_afterwards() {
+    let mut rig = Rig::start().await;
+    rig.open(1).await;
+    assert!(rig.echoes().await);
+    let destination = rig.sshd.destination();
+    assert_eq!(rig.csms.change("InvokeCustomScript1", &destination).await, "Accepted");
+    assert_eq!(rig.csms.change("InvokeCustomScript1", "evil@203.0.113.66").await, "Rejected");
+    let opened = rig.agent.cli(&["open", &destination, "--script", "2", "--wait"]).await;
+    assert_eq!(opened.code, Some(0), "{opened:?}");
+    assert_eq!(rig.agent.cli(&["close", "2"]).await.code, Some(0));
+    assert_eq!(rig.csms.change("InvokeCustomScript1", "").await, "Accepted");
+    rig.port_is_free(1).await;
+    rig.agent.terminate().await;
+
+    let records = rig.agent.records(&[]).await;
+    let find = |kind: &str, tunnel: &str| {
+        let mut found = records.iter().filter(|record| record["type"] == kind);
+        let found = found.find(|record| tunnel.is_empty() || record["tunnel"] == tunnel);
+        found.unwrap_or_else(|| panic!("no {kind} of {tunnel:?} in {:?}", kinds(&records)))
+    };
+    let ocpp = json!({"kind": "ocpp", "profile": 1});
+    let requested = find("tunnel-requested", "1");
+    assert_eq!((&requested["source"], &requested["server"]), (&ocpp, &json!(destination)));
+    assert_eq!(
+        (&requested["category"], &requested["event"], &requested["result"]),
+        (&json!("access-control"), &json!(101), &json!("success"))
+    );
+    assert_eq!((&requested["clock"], &requested["lifetime"]), (&json!("synced"), &json!(28_799)));
+    assert!(requested["time"].as_str().is_some_and(|time| time.ends_with('Z')), "{requested}");
+    assert!(requested["uptime"].as_f64().is_some_and(|uptime| uptime > 0.0), "{requested}");
+
+    let opened = find("tunnel-opened", "1");
+    assert_eq!(opened["source"], json!({"kind": "tunnel"}));
+    let forward = format!("localhost:{} -> {}", rig.remote[0], rig.echo.address());
+    assert_eq!(opened["forwards"], json!([forward]));
+    let connection = find("connection-ended", "1");
+    assert_eq!((&connection["forward"], &connection["end"]), (&json!(forward), &json!("complete")));
+    assert_eq!((&connection["bytes_in"], &connection["bytes_out"]), (&json!(14), &json!(14)));
+    assert!(connection["from"].as_str().is_some_and(|from| from.starts_with("127.0.0.1:")), "{connection}");
+    assert!(connection["milliseconds"].is_u64(), "{connection}");
+    assert_eq!(find("tunnel-extended", "1")["source"], ocpp);
+    let refused = find("tunnel-refused", "1");
+    assert_eq!((&refused["result"], &refused["category"]), (&json!("refused"), &json!("request-error")));
+    assert!(refused["why"].as_str().is_some_and(|why| why.contains("evil@203.0.113.66")), "{refused}");
+    assert_eq!(find("tunnel-closed", "1")["reason"], "ocpp");
+
+    for kind in ["tunnel-requested", "tunnel-close-requested"] {
+        let source = &find(kind, "2")["source"];
+        assert_eq!((&source["kind"], &source["uid"]), (&json!("local"), &json!(0)), "{kind}");
+        assert!(source["pid"].as_u64().is_some_and(|pid| pid > 1), "{source}");
+    }
+    assert_eq!(find("tunnel-closed", "2")["reason"], "user");
+    find("device-key-made", "");
+    assert_eq!(find("agent-started", "")["purpose"], "service");
+    assert_eq!(kinds(&records).last(), Some(&"agent-stopped"));
+    assert_eq!(numbers(&records), (1..=records.len() as u64).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn people_see_records_filter_and_follow_them() {
+    let mut rig = Rig::start().await;
+    let mut follow = rig.agent.command(&["audit", "--follow", "-n", "0", "--type", "tunnel-refused"]);
+    let shown = rig.agent.directory().join("followed");
+    follow.stdin(Stdio::null()).stdout(fs::File::create(&shown).unwrap());
+    let _follower = Daemon::start(&mut follow, &rig.agent.directory().join("follower"));
+    tokio::time::sleep(SHORT).await;
+    assert_eq!(rig.csms.change("InvokeCustomScript1", "evil@203.0.113.66").await, "Rejected");
+    let line = wait_until("the refusal is shown", LONG, async || {
+        fs::read_to_string(&shown).ok().filter(|text| text.ends_with('\n'))
+    })
+    .await;
+    assert!(line.contains(" tunnel-refused (refused) source=ocpp/profile-1 tunnel=1 why="), "{line}");
+    assert_eq!(line.lines().count(), 1, "{line}");
+
+    let all = rig.agent.cli(&["audit"]).await;
+    assert!(all.stdout.contains("agent-started"), "{all:?}");
+    let last = rig.agent.cli(&["audit", "-n", "1"]).await;
+    assert_eq!(all.stdout.lines().last(), last.stdout.lines().last());
+    assert_eq!(rig.agent.records(&["--since", "1h"]).await, rig.agent.records(&[]).await);
+    assert!(rig.agent.records(&["--since", "2099-01-01T00:00:00Z"]).await.is_empty());
+    let unknown = rig.agent.cli(&["audit", "--type", "tunnel-open"]).await;
+    assert_eq!(unknown.code, Some(2), "{unknown:?}");
+    assert!(unknown.stderr.contains("tunnel-opened"), "{unknown:?}");
+
+    let never = Agent::new(Setup::new().ocpp("mode = 'off'"));
+    let nothing = never.cli(&["audit"]).await;
+    assert_eq!(nothing.code, Some(4), "{nothing:?}");
+    assert!(nothing.stderr.contains("try: "), "{nothing:?}");
+}
+
+#[tokio::test]
+async fn changes_of_configuration_and_of_keys_are_recorded_whoever_makes_them() {
+    let mut rig = Rig::with(|setup| setup.ssh("host_key_policy = 'accept-new'")).await;
+    assert_eq!(rig.csms.change("HeartbeatInterval", "77").await, "Accepted");
+    let changed = rig.agent.record("configuration-changed").await;
+    assert_eq!((&changed["key"], &changed["value"]), (&json!("HeartbeatInterval"), &json!("77")));
+    assert_eq!(changed["source"], json!({"kind": "ocpp", "profile": 1}));
+
+    let cli = async |arguments: &[&str]| {
+        let output = rig.agent.cli(arguments).await;
+        assert_eq!(output.code, Some(0), "{output:?}");
+        assert!(!output.stderr.contains("audit"), "{output:?}");
+    };
+    cli(&["keys", "rotate"]).await;
+    let begun = rig.agent.record("device-key-rotation").await;
+    cli(&["keys", "rotate", "--abort"]).await;
+    let aborted = rig.agent.record("device-key-rotation-aborted").await;
+    assert_eq!((&begun["key"], &begun["old"]), (&aborted["key"], &aborted["old"]));
+    assert_eq!(begun["source"]["kind"], "local");
+    cli(&["keys", "rotate"]).await;
+    cli(&["keys", "rotate", "--finish"]).await;
+    let finished = rig.agent.record("device-key-changed").await;
+    assert_eq!(finished["old"], begun["old"]);
+    assert_ne!(finished["key"], begun["key"]);
+
+    // The agent and the command line write the same files, and never the same number.
+    let records = rig.agent.records(&[]).await;
+    assert_eq!(numbers(&records), (1..=records.len() as u64).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn host_keys_are_recorded_when_they_are_learned_trusted_and_removed() {
+    let csms = Csms::start(Options::default()).await;
+    let rig = Rig::unstarted(csms, |setup| setup.ocpp("mode = 'off'")).await;
+    let text = rig.agent.configuration();
+    let pins = text.lines().find(|line| line.starts_with("host_keys")).unwrap();
+    rig.agent.configure(&text.replace(pins, "host_keys = []"));
+    let mut agent = rig.agent;
+    agent.start().await;
+    rig.sshd.authorize(&agent.authorized_keys_line().await);
+    let opened = agent.cli(&["open", &rig.sshd.destination(), "--wait"]).await;
+    assert_eq!(opened.code, Some(0), "{opened:?}");
+    let learned = agent.record("host-key-learned").await;
+    assert_eq!(learned["server"], rig.sshd.destination());
+    let fingerprint = learned["host_key"].as_str().unwrap().to_owned();
+    assert!(fingerprint.starts_with("SHA256:"), "{learned}");
+
+    let server = format!("127.0.0.1:{}", rig.sshd.port());
+    assert_eq!(agent.cli(&["close", "--all"]).await.code, Some(0));
+    agent.terminate().await;
+    assert_eq!(agent.cli(&["host-keys", "remove", &server]).await.code, Some(0));
+    assert_eq!(agent.record("host-keys-removed").await["server"], server);
+    let trusted = agent.cli(&["host-keys", "trust", &server, "--fingerprint", &fingerprint]).await;
+    assert_eq!(trusted.code, Some(0), "{trusted:?}");
+    let record = agent.record("host-keys-trusted").await;
+    assert_eq!((&record["server"], &record["host_keys"]), (&json!(server), &json!([fingerprint])));
+}
+
+#[tokio::test]
+async fn numbers_go_on_after_a_power_cut_and_a_torn_line_is_no_disaster() {
+    let mut agent = Agent::run(Setup::new().ocpp("mode = 'off'")).await;
+    agent.record("agent-started").await;
+    agent.kill().await;
+    let before = numbers(&agent.records(&[]).await);
+    let file = fs::read_dir(agent.state_dir().join("audit")).unwrap().flatten();
+    let file = file.map(|entry| entry.path()).find(|path| path.extension().is_some()).unwrap();
+    let mut bytes = fs::read(&file).unwrap();
+    bytes.extend(b"{\"seq\":3,\"time\":\"2026-11-\x1b[31m\0\0");
+    fs::write(&file, bytes).unwrap();
+
+    agent.start().await;
+    let started = wait_until("its start is recorded", LONG, async || {
+        agent.records(&["--type", "agent-started"]).await.into_iter().nth(1)
+    })
+    .await;
+    assert_eq!((&started["run_before"], &started["seq_before"]), (&json!("cut-short"), &json!(before.len())));
+    let number = started["seq"].as_u64().unwrap();
+    assert_eq!(number, before.len() as u64 + 3, "the torn line had a number, and its loss has one");
+    let people = agent.cli(&["audit"]).await;
+    assert!(people.stdout.contains("\n-- 32 bytes that are no record: "), "{people:?}");
+    assert!(people.stdout.contains(&format!("\n-- record {} is missing --\n", number - 2)), "{people:?}");
+    assert!(people.stdout.contains(" records-lost (failure) source=agent lost=1 why="), "{people:?}");
+    assert!(!people.stdout.contains('\x1b'), "{people:?}");
+
+    agent.terminate().await;
+    agent.start().await;
+    let started = wait_until("its start is recorded", LONG, async || {
+        agent.records(&["--type", "agent-started"]).await.into_iter().nth(2)
+    })
+    .await;
+    assert_eq!(started["run_before"], "stopped");
+}
+
+#[tokio::test]
+async fn a_flood_neither_fills_the_disk_nor_pushes_out_what_matters() {
+    let setup = Setup::new().ocpp("mode = 'off'").log("audit_bytes = '64KiB'").log_level("error");
+    let mut agent = Agent::run(setup).await;
+    let request = r#"{"op":"open","destination":null,"script":9,"forwards":[],"lifetime":null,"wait":false}"#;
+    for _ in 0..2 {
+        for _ in 0..1000 {
+            let answer = ask(&agent.runtime_dir().join("control.sock"), request).await;
+            assert!(answer.contains("script 9 is not configured"), "{answer}");
+        }
+        agent.terminate().await;
+        let sum = agent.record("records-summed").await;
+        assert_eq!((&sum["of"], &sum["count"]), (&json!("tunnel-refused"), &json!(800)));
+        agent.start().await;
+    }
+    agent.terminate().await;
+    let records = agent.records(&[]).await;
+    let first = records[0]["seq"].as_u64().unwrap();
+    assert!(first > 1, "the oldest made room");
+    assert_eq!(numbers(&records), (first..first + records.len() as u64).collect::<Vec<_>>());
+    let files = fs::read_dir(agent.state_dir().join("audit")).unwrap().flatten();
+    let sizes: Vec<u64> = files.map(|file| file.metadata().unwrap().len()).collect();
+    assert!(sizes.len() > 3 && sizes.iter().sum::<u64>() <= 64 * 1024, "{sizes:?}");
+}
+
+/// One request and its answer.
+async fn ask(socket: &Path, request: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::UnixStream::connect(socket).await.unwrap();
+    stream.write_all(format!("{request}\n").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+/// A program that runs its arguments in a mount namespace of their own, where `mount` was done before.
+fn with_mount(directory: &Path, mount: &str) -> PathBuf {
+    let path = directory.join("with-mount");
+    let script = format!(
+        "#!/bin/sh\nmkdir -p {state} && exec unshare --mount sh -c '{mount} && exec \"$@\"' sh \"$@\"\n",
+        state = directory.join("state").display()
+    );
+    fs::write(&path, script).unwrap();
+    fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    path
+}
+
+#[tokio::test]
+async fn a_read_only_disk_stops_no_tunnel_and_no_record_is_lost_when_it_recovers() {
+    let csms = Csms::start(Options::default()).await;
+    let mut rig = Rig::unstarted(csms, |setup| {
+        let state = setup.directory().join("state").display().to_string();
+        let runner = with_mount(setup.directory(), &format!("mount --bind {state} {state}"));
+        setup.ocpp("mode = 'off'").runner(runner)
+    })
+    .await;
+    rig.agent.start().await;
+    rig.authorize(&rig.sshd).await;
+    rig.agent.record("agent-started").await;
+    let remount = |options: &str| {
+        let (pid, state) = (rig.agent.pid().to_string(), rig.agent.state_dir());
+        let mut nsenter = Command::new("nsenter");
+        nsenter.args(["--mount", "--target", &pid, "mount", "-o", &format!("remount,bind,{options}")]);
+        assert!(nsenter.arg(state).status().unwrap().success());
+    };
+    remount("ro");
+    let opened = rig.agent.cli(&["open", &rig.sshd.destination(), "--wait"]).await;
+    assert_eq!(opened.code, Some(0), "{opened:?}");
+    assert!(rig.echoes().await);
+    let failing = wait_until("status tells of it", LONG, async || {
+        Some(rig.agent.status().await["audit"].take()).filter(|audit| audit["state"] == "failing")
+    })
+    .await;
+    assert!(failing["error"].as_str().is_some_and(|error| error.contains("Read-only")), "{failing}");
+    let people = rig.agent.cli(&["status"]).await;
+    assert!(people.stdout.contains("audit records can't be written: Read-only"), "{people:?}");
+    assert_eq!(rig.agent.log().matches("audit-not-written").count(), 1);
+
+    remount("rw");
+    wait_until("they are written again", LONG, async || {
+        (rig.agent.status().await["audit"]["state"] == "ok").then_some(())
+    })
+    .await;
+    assert_eq!(rig.agent.status().await["audit"]["lost"], 0);
+    rig.agent.record("connection-ended").await;
+    let records = rig.agent.records(&[]).await;
+    assert!(kinds(&records).contains(&"tunnel-opened"), "{:?}", kinds(&records));
+    assert_eq!(numbers(&records), (1..=records.len() as u64).collect::<Vec<_>>());
+    assert_eq!(rig.agent.log().matches("audit-written-again").count(), 1);
+}
+
+#[tokio::test]
+async fn a_full_disk_leaves_whole_lines_and_is_told_of() {
+    let setup = Setup::new().ocpp("mode = 'off'");
+    let state = setup.directory().join("state");
+    let mount = format!("mount -t tmpfs -o size=256k,mode=755 none {}", state.display());
+    let runner = with_mount(setup.directory(), &mount);
+    let agent = Agent::run(setup.runner(runner)).await;
+    // The disk as the agent sees it.
+    let disk = PathBuf::from(format!("/proc/{}/root{}", agent.pid(), state.display()));
+    let text = || {
+        let parts = fs::read_dir(disk.join("audit")).into_iter().flatten().flatten();
+        let parts = parts.map(|part| fs::read_to_string(part.path()).unwrap());
+        parts.collect::<String>()
+    };
+    wait_until("its start is recorded", LONG, async || text().contains("agent-started").then_some(())).await;
+    // A page is left of it, if anything.
+    fs::write(disk.join("fill"), vec![0; 1 << 20]).unwrap_err();
+    let refuse = r#"{"op":"open","destination":null,"script":9,"forwards":[],"lifetime":null,"wait":false}"#;
+    let failing = wait_until("the disk is full for the records, too", LONG, async || {
+        ask(&agent.runtime_dir().join("control.sock"), refuse).await;
+        Some(agent.status().await["audit"].take()).filter(|audit| audit["state"] == "failing")
+    })
+    .await;
+    assert!(failing["error"].as_str().is_some_and(|error| error.contains("No space left")), "{failing}");
+    assert!(text().ends_with("}\n"), "no part of a line is left: {}", text());
+
+    fs::remove_file(disk.join("fill")).unwrap();
+    wait_until("they are written again", LONG, async || {
+        (agent.status().await["audit"]["state"] == "ok").then_some(())
+    })
+    .await;
+    let text = text();
+    let records: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(numbers(&records), (1..=records.len() as u64).collect::<Vec<_>>());
+    assert_eq!(agent.log().matches("audit-not-written").count(), 1);
+}
