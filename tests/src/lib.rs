@@ -13,7 +13,7 @@
 //! | [`asyncssh`] | an SSH server that opens channels which nobody asked for |
 //! | [`ssh`] | the `ssh` client of the person behind the tunnel, and key pairs |
 //! | [`service`] | stand-ins for services on the controller: a web page, an echo |
-//! | [`syslog`] | the other end of `/dev/log` |
+//! | [`syslog`], [`collector`] | the other end of `/dev/log`; a syslog collector in the network |
 //! | [`tls`] | a certificate authority |
 //! | [`halting`] | a relay that falls silent at any stage of a handshake |
 //! | [`network`] | a network that can fail |
@@ -33,6 +33,7 @@
 pub mod agent;
 pub mod asyncssh;
 pub mod bad_csms;
+pub mod collector;
 pub mod csms;
 pub mod dropbear;
 pub mod engine;

@@ -163,7 +163,7 @@ impl Record {
         let record = Self { kind, members: String::new(), bytes: (0, 0) };
         let uptime = clock::uptime();
         record
-            .text("time", &clock::rfc3339_millis(clock::now()))
+            .text("time", &clock::rfc3339_millis(clock::for_records()))
             .text("clock", clock::word())
             .raw("uptime", format_args!("{}.{:03}", uptime.as_secs(), uptime.subsec_millis()))
             .raw("source", format_args!("{source}"))

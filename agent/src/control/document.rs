@@ -11,8 +11,8 @@ use tokio::sync::watch;
 
 use crate::audit::Health;
 use crate::clock;
-use crate::link_security::SecurityView;
 use crate::journal::RemoteView;
+use crate::link_security::SecurityView;
 use crate::report::ReportsView;
 use crate::supervisor::View;
 use crate::usage::UsageView;

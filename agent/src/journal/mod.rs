@@ -66,7 +66,7 @@ impl<S: Subscriber> Layer<S> for Journal {
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
         let level = *event.metadata().level();
         let line = format::line(event);
-        ring::push(&format!("{} {level:>5} {line}", clock::rfc3339(clock::now())));
+        ring::push(&format!("{} {level:>5} {line}", clock::rfc3339(clock::for_records())));
         if let Some(syslog) = &self.syslog {
             syslog.lock().unwrap_or_else(PoisonError::into_inner).send(level, &line);
         }
