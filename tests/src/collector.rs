@@ -1,6 +1,6 @@
 //! A syslog collector in the network, by RFC 5424: datagrams, or a stream with octet counting.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex};
 
