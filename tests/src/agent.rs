@@ -9,6 +9,8 @@ use std::process::{ExitStatus, Stdio};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
 use tokio::process::Command;
 
 use crate::csms::Csms;
@@ -75,6 +77,21 @@ impl Setup {
     pub fn runner(mut self, program: impl Into<PathBuf>) -> Self {
         self.runner = Some(program.into());
         self
+    }
+
+    /// Runs the binary in a mount namespace of its own each time, where this shell command was run before. `state_dir` is
+    /// there by then.
+    #[must_use]
+    pub fn mount(self, command: &str) -> Self {
+        let path = self.dir.path().join("with-mount");
+        let state = self.dir.path().join("state");
+        let script = format!(
+            "#!/bin/sh\nmkdir -p {} && exec unshare --mount sh -c '{command} && exec \"$@\"' sh \"$@\"\n",
+            state.display()
+        );
+        std::fs::write(&path, script).expect("it can be written");
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("it is ours");
+        self.runner(path)
     }
 
     /// Connects to this CSMS with what it wants: its URL, a password if it asks for one, its authority's certificate.
@@ -399,6 +416,16 @@ impl Agent {
             (status["ocpp"]["state"] == state).then(|| status["ocpp"].take())
         })
         .await
+    }
+
+    /// Says a line on the control socket, and returns the answer.
+    pub async fn ask(&self, request: &str) -> String {
+        let socket = self.runtime_dir().join("control.sock");
+        let mut stream = UnixStream::connect(socket).await.expect("the agent listens");
+        stream.write_all(format!("{request}\n").as_bytes()).await.expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("it answers");
+        answer
     }
 
     /// The audit records, as `audit --json` with these arguments prints them.

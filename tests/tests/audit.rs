@@ -1,8 +1,7 @@
 //! What is written down of everything that was asked for, and what becomes of it when the disk fails.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use ocpp_tunnel_tests::agent::{Agent, Setup};
@@ -211,7 +210,7 @@ async fn a_flood_neither_fills_the_disk_nor_pushes_out_what_matters() {
     let request = r#"{"op":"open","destination":null,"script":9,"forwards":[],"lifetime":null,"wait":false}"#;
     for _ in 0..2 {
         for _ in 0..1000 {
-            let answer = ask(&agent.runtime_dir().join("control.sock"), request).await;
+            let answer = agent.ask(request).await;
             assert!(answer.contains("script 9 is not configured"), "{answer}");
         }
         agent.terminate().await;
@@ -229,35 +228,12 @@ async fn a_flood_neither_fills_the_disk_nor_pushes_out_what_matters() {
     assert!(sizes.len() > 3 && sizes.iter().sum::<u64>() <= 64 * 1024, "{sizes:?}");
 }
 
-/// One request and its answer.
-async fn ask(socket: &Path, request: &str) -> String {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut stream = tokio::net::UnixStream::connect(socket).await.unwrap();
-    stream.write_all(format!("{request}\n").as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    answer
-}
-
-/// A program that runs its arguments in a mount namespace of their own, where `mount` was done before.
-fn with_mount(directory: &Path, mount: &str) -> PathBuf {
-    let path = directory.join("with-mount");
-    let script = format!(
-        "#!/bin/sh\nmkdir -p {state} && exec unshare --mount sh -c '{mount} && exec \"$@\"' sh \"$@\"\n",
-        state = directory.join("state").display()
-    );
-    fs::write(&path, script).unwrap();
-    fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
-    path
-}
-
 #[tokio::test]
 async fn a_read_only_disk_stops_no_tunnel_and_no_record_is_lost_when_it_recovers() {
     let csms = Csms::start(Options::default()).await;
     let mut rig = Rig::unstarted(csms, |setup| {
         let state = setup.directory().join("state").display().to_string();
-        let runner = with_mount(setup.directory(), &format!("mount --bind {state} {state}"));
-        setup.ocpp("mode = 'off'").runner(runner)
+        setup.ocpp("mode = 'off'").mount(&format!("mount --bind {state} {state}"))
     })
     .await;
     rig.agent.start().await;
@@ -300,8 +276,7 @@ async fn a_full_disk_leaves_whole_lines_and_is_told_of() {
     let setup = Setup::new().ocpp("mode = 'off'");
     let state = setup.directory().join("state");
     let mount = format!("mount -t tmpfs -o size=256k,mode=755 none {}", state.display());
-    let runner = with_mount(setup.directory(), &mount);
-    let agent = Agent::run(setup.runner(runner)).await;
+    let agent = Agent::run(setup.mount(&mount)).await;
     // The disk as the agent sees it.
     let disk = PathBuf::from(format!("/proc/{}/root{}", agent.pid(), state.display()));
     let text = || {
@@ -314,7 +289,7 @@ async fn a_full_disk_leaves_whole_lines_and_is_told_of() {
     fs::write(disk.join("fill"), vec![0; 1 << 20]).unwrap_err();
     let refuse = r#"{"op":"open","destination":null,"script":9,"forwards":[],"lifetime":null,"wait":false}"#;
     let failing = wait_until("the disk is full for the records, too", LONG, async || {
-        ask(&agent.runtime_dir().join("control.sock"), refuse).await;
+        agent.ask(refuse).await;
         Some(agent.status().await["audit"].take()).filter(|audit| audit["state"] == "failing")
     })
     .await;

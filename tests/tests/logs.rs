@@ -7,7 +7,7 @@ use ocpp_tunnel_tests::agent::{Agent, Setup};
 use ocpp_tunnel_tests::collector::Collector;
 use ocpp_tunnel_tests::process::Daemon;
 use ocpp_tunnel_tests::{LONG, wait_until};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
 fn without_ocpp() -> Setup {
@@ -63,9 +63,7 @@ async fn who_follows_too_slowly_is_dropped_and_holds_nobody_up() {
     sleeper.write_all(b"{\"op\":\"logs\",\"follow\":true,\"lines\":null}\n").await.unwrap();
     let request = r#"{"op":"open","destination":null,"script":9,"forwards":[],"lifetime":null,"wait":false}"#;
     for _ in 0..4000 {
-        let mut stream = UnixStream::connect(&socket).await.unwrap();
-        stream.write_all(format!("{request}\n").as_bytes()).await.unwrap();
-        stream.read_to_end(&mut Vec::new()).await.unwrap();
+        agent.ask(request).await;
     }
     wait_until("the log says so", LONG, async || {
         agent.log().contains("log-reader-dropped unsent=").then_some(())
