@@ -113,7 +113,6 @@ pub fn start(
         to_authorise: keys.to_authorise(),
         supervisor,
         audit,
-        link: status.clone(),
         commands,
         kept,
         reporting,
@@ -185,7 +184,6 @@ struct Trigger {
     to_authorise: watch::Receiver<Identity>,
     supervisor: SupervisorHandle,
     audit: Audit,
-    link: watch::Receiver<LinkStatus>,
     commands: mpsc::Sender<Command>,
     kept: KeptConfiguration,
     reporting: Reporting,
@@ -224,7 +222,8 @@ impl Trigger {
                     }
                     Some(Event::ConfigurationChanged { key, value }) => {
                         tracing::info!(key, value, "configuration-changed");
-                        self.record_change(&key, &value);
+                        let source = audit::Source::Ocpp { profile: self.status.borrow().profile };
+                        self.record_change(source, Outcome::Success, &key, Some(&value));
                         self.kept.keep(key, value, now());
                     }
                     // None was registered; what isn't answered would wait for ever.
@@ -267,10 +266,13 @@ impl Trigger {
         }
     }
 
-    fn record_change(&self, key: &str, value: &str) {
-        let source = audit::Source::Ocpp { profile: self.link.borrow().profile };
-        let record = Record::new(Kind::ConfigurationChanged, source, Outcome::Success);
-        self.audit.record(record.text("key", key).text("value", value));
+    /// A secret has no value here.
+    fn record_change(&self, source: audit::Source, outcome: Outcome, key: &str, value: Option<&str>) {
+        let record = Record::new(Kind::ConfigurationChanged, source, outcome).text("key", key);
+        self.audit.record(match value {
+            Some(value) => record.text("value", value),
+            None => record,
+        });
     }
 
     /// Shows how the tunnels are now, to the CSMS if it asks, and to those who report it.
@@ -296,6 +298,10 @@ impl Trigger {
 
     async fn change(&mut self, key: &str, value: &str, profile: u8) -> ConfigurationStatus {
         if let Some(status) = self.security.change(key, value) {
+            let accepted = status == ConfigurationStatus::Accepted;
+            let outcome = if accepted { Outcome::Success } else { Outcome::Refused };
+            let shown = key.eq_ignore_ascii_case(SECURITY_PROFILE).then_some(value);
+            self.record_change(Source::Ocpp { profile }.into(), outcome, key, shown);
             return status;
         }
         let Some(slot) = self.slots.iter().find(|slot| slot.key.eq_ignore_ascii_case(key)) else {

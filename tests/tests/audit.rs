@@ -118,8 +118,9 @@ async fn changes_of_configuration_and_of_keys_are_recorded_whoever_makes_them() 
     assert_eq!((&changed["key"], &changed["value"]), (&json!("HeartbeatInterval"), &json!("77")));
     assert_eq!(changed["source"], json!({"kind": "ocpp", "profile": 1}));
 
+    let agent = &rig.agent;
     let cli = async |arguments: &[&str]| {
-        let output = rig.agent.cli(arguments).await;
+        let output = agent.cli(arguments).await;
         assert_eq!(output.code, Some(0), "{output:?}");
         assert!(!output.stderr.contains("audit"), "{output:?}");
     };
@@ -134,6 +135,16 @@ async fn changes_of_configuration_and_of_keys_are_recorded_whoever_makes_them() 
     let finished = rig.agent.record("device-key-changed").await;
     assert_eq!(finished["old"], begun["old"]);
     assert_ne!(finished["key"], begun["key"]);
+
+    let secret = "a-secret-of-20-chars";
+    assert_eq!(rig.csms.change("AuthorizationKey", secret).await, "Accepted");
+    let changed = wait_until("that is recorded", LONG, async || {
+        Some(rig.agent.record("configuration-changed").await)
+            .filter(|record| record["key"] == "AuthorizationKey")
+    })
+    .await;
+    assert!(changed.get("value").is_none(), "{changed}");
+    assert!(!rig.agent.cli(&["audit", "--json"]).await.stdout.contains(secret));
 
     // The agent and the command line write the same files, and never the same number.
     let records = rig.agent.records(&[]).await;

@@ -405,7 +405,12 @@ async fn an_ipv6_server_is_written_in_brackets() {
 async fn root_leaves_no_file_of_its_own_in_the_state_directory() {
     const OWNER: u32 = 61_235;
     let rig = Rig::unstarted(|_, setup| setup).await;
-    for file in [rig.agent.state_dir(), rig.agent.state_dir().join("id_ed25519")] {
+    let audit = rig.agent.state_dir().join("audit");
+    let records = || std::fs::read_dir(&audit).unwrap().flatten().map(|file| file.path());
+    for file in [rig.agent.state_dir(), rig.agent.state_dir().join("id_ed25519"), audit.clone()]
+        .into_iter()
+        .chain(records())
+    {
         chown(file, Some(OWNER), Some(OWNER)).unwrap();
     }
     std::fs::create_dir_all(rig.agent.runtime_dir()).unwrap();
@@ -416,7 +421,9 @@ async fn root_leaves_no_file_of_its_own_in_the_state_directory() {
     assert_eq!(rig.agent.cli(&["host-keys", "remove", &rig.server()]).await.code, Some(0));
     assert_eq!(std::fs::metadata(rig.agent.known_hosts()).unwrap().uid(), OWNER);
     let names: Vec<_> = std::fs::read_dir(rig.agent.state_dir()).unwrap().flatten().collect();
-    assert_eq!(names.len(), 2, "no temporary file is left: {names:?}");
+    assert_eq!(names.len(), 3, "no temporary file is left: {names:?}");
+    assert_eq!(rig.agent.record("host-keys-removed").await["server"], rig.server());
+    assert!(records().all(|file| std::fs::metadata(file).unwrap().uid() == OWNER));
 }
 
 #[tokio::test]
