@@ -25,6 +25,7 @@ use crate::service::instance::{Instance, InstanceError, make_directory};
 use crate::service::place::Place;
 use crate::supervisor::{Supervisor, SupervisorHandle};
 use crate::trigger::{self, LinkError, OcppLink};
+use crate::upload::{self, Sources};
 use crate::usage::Usage;
 use crate::wanted::WantedFile;
 use crate::way_out::WayOut;
@@ -96,9 +97,11 @@ impl Agent {
         let policy = Arc::new(config.policy.clone());
         let (supervisor, handle) =
             Supervisor::new(&config.slots, policy, settings, way_out, file, usage, audit.clone());
+        let (uploads, upload_requests) = upload::channel();
         let link = match &config.ocpp {
             Some(ocpp) if service => {
-                let started = trigger::start(config, ocpp, &keys, handle.clone(), network, audit.clone());
+                let audit = audit.clone();
+                let started = trigger::start(config, ocpp, &keys, handle.clone(), network, audit, uploads);
                 Some(started.map_err(StartError::Link)?)
             }
             _ => None,
@@ -115,6 +118,12 @@ impl Agent {
             audit: audit.health(),
             remote_log: remote_log.as_ref().map(RemoteLog::view),
         };
+        if let (Some(ocpp), Some(link)) = (&config.ocpp, &link)
+            && let Some(commands) = link.commands()
+        {
+            let sources = Sources::new(config, observed.clone());
+            upload::spawn(upload_requests, config, ocpp, sources, audit.clone(), commands, link.status());
+        }
         let place = Place::take(config, instance, observed, handle.clone())?;
         tokio::spawn(supervisor.run());
         let version = env!("CARGO_PKG_VERSION");

@@ -9,6 +9,7 @@
 //! - [`link_security`]: what the OCPP link proves itself with, and how the CSMS changes that.
 //! - [`trigger`]: the OCPP link, its keys and what they open; [`kept_configuration`]: what the CSMS changed, over restarts.
 //! - [`report`]: what the CSMS is told of its own accord; [`happening`]: what happens to tunnels, for it to report.
+//! - [`upload`]: logs and diagnostics that the CSMS asks for.
 //! - [`way_out`]: a server's other ports, the proxy; [`network`]: tells when the network has come back.
 //! - [`control`]: the socket between the command line and the agent.
 //! - [`agent`]: a whole agent, from configuration to shutdown.
@@ -38,6 +39,7 @@ pub mod service;
 pub mod supervisor;
 pub mod trigger;
 mod tunnel_log;
+pub mod upload;
 pub mod usage;
 pub mod wanted;
 pub mod way_out;

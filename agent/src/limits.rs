@@ -187,3 +187,54 @@ pub const AUDIT_SYNC_DELAY: Duration = Duration::from_secs(5);
 pub const AUDIT_RETRY: Duration = Duration::from_secs(10);
 /// How long the agent's end waits for its last records to be written.
 pub const AUDIT_STOP: Duration = Duration::from_secs(2);
+
+/// Bytes of the URL that a file is uploaded to: what servers commonly take as a request line.
+pub const UPLOAD_URL_BYTES: usize = 2000;
+/// Entries of `policy.allow_uploads`.
+pub const UPLOAD_PATTERNS: usize = 64;
+/// Requests and outcomes that wait for who uploads: twice what a charge point leaves unanswered.
+pub const UPLOAD_REQUESTS: usize = 16;
+/// Uploads that are begun in an hour, for the sake of a SIM card's contract: a file has up to a megabyte.
+pub const UPLOADS_PER_HOUR: u32 = 20;
+/// Notifications about uploads that wait for the CSMS while there is no link; the oldest give way.
+pub const UPLOAD_NOTICES: usize = 16;
+/// How long a notification waits that was lost with the link, so that a link which is lost again costs little.
+pub const UPLOAD_NOTICE_PAUSE: Duration = Duration::from_secs(2);
+/// Characters of the identity in a file's name.
+pub const UPLOAD_IDENTITY_CHARACTERS: usize = 64;
+/// Bytes of a security log: all audit records that are kept.
+pub const UPLOAD_AUDIT_BYTES: usize = 1024 * 1024;
+/// Bytes of audit records in diagnostics: the newest.
+pub const UPLOAD_TAIL_BYTES: usize = 64 * 1024;
+/// Bytes that are written at once, each with [`UPLOAD_STALL`] to go: a second and a half at 64 kbit/s.
+pub const UPLOAD_CHUNK_BYTES: usize = 12 * 1024;
+/// Bytes of an answer's head, and of what a proxy or a cache may have put into it.
+pub const UPLOAD_ANSWER_BYTES: usize = 16 * 1024;
+/// Fields of an answer's head.
+pub const UPLOAD_HEADERS: usize = 64;
+/// Addresses of one name that are tried.
+pub const UPLOAD_ADDRESSES: usize = 8;
+/// How long a name may take to resolve.
+pub const UPLOAD_DNS: Duration = Duration::from_secs(10);
+/// How long one TCP connection may take: three SYNs on a bad mobile link.
+pub const UPLOAD_CONNECT: Duration = Duration::from_secs(10);
+/// How long TLS may take on a slow controller and a slow link.
+pub const UPLOAD_TLS: Duration = Duration::from_secs(20);
+/// How long a server may take none of what is sent.
+pub const UPLOAD_STALL: Duration = Duration::from_secs(30);
+/// How long a server may take to answer when it has the whole file.
+pub const UPLOAD_ANSWER: Duration = Duration::from_secs(30);
+/// How long an answer is waited for after the server has ended the connection early.
+pub const UPLOAD_LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long one try may take in all: a megabyte at 16 kbit/s.
+pub const UPLOAD_ATTEMPT: Duration = Duration::from_secs(10 * 60);
+/// Tries after the first where the CSMS leaves it to us.
+pub const UPLOAD_RETRIES: u32 = 2;
+/// Tries after the first, whatever the CSMS asks for.
+pub const UPLOAD_RETRIES_MOST: u32 = 10;
+/// The wait between two tries where the CSMS leaves it to us.
+pub const UPLOAD_RETRY_WAIT: Duration = Duration::from_secs(60);
+/// The shortest wait between two tries.
+pub const UPLOAD_RETRY_LEAST: Duration = Duration::from_secs(1);
+/// The longest wait between two tries.
+pub const UPLOAD_RETRY_MOST: Duration = Duration::from_secs(3600);

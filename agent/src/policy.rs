@@ -15,6 +15,7 @@ use reverse_tunnel::destination::{
 use reverse_tunnel::limits::USER_BYTES;
 use reverse_tunnel::{Destination, Host};
 
+use crate::upload::allowed::UploadPattern;
 use crate::{advice, bytes};
 
 /// The policy of the configuration file.
@@ -22,6 +23,8 @@ use crate::{advice, bytes};
 pub struct Policy {
     /// What the CSMS may ask for.
     pub allow: Vec<Pattern>,
+    /// Where logs and diagnostics may be uploaded.
+    pub allow_uploads: Vec<UploadPattern>,
     /// A link below this opens nothing; 0 to 3.
     pub minimum_security_profile: u8,
     /// The longest life of a tunnel, and its life where none is asked for.
@@ -111,9 +114,9 @@ pub enum Refusal {
     TooManyTunnels(usize),
 }
 
-/// When tunnels were opened over OCPP, for the rate.
+/// When something was done over OCPP in the last hour, lest it be done too often.
 #[derive(Debug, Default)]
-pub struct Opens(VecDeque<Instant>);
+pub struct Rate(VecDeque<Instant>);
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -179,24 +182,23 @@ impl Policy {
     }
 }
 
-impl Opens {
-    /// May one more be opened now?
+impl Rate {
+    /// May it be done once more now?
     ///
     /// # Errors
-    /// [`Refusal::TooMany`].
-    pub fn check(&mut self, limit: u32, now: Instant) -> Result<(), Refusal> {
+    /// How long it may not.
+    pub fn check(&mut self, limit: u32, now: Instant) -> Result<(), Duration> {
         while self.0.front().is_some_and(|at| now.saturating_duration_since(*at) >= HOUR) {
             self.0.pop_front();
         }
-        let limit_reached = self.0.len() >= limit as usize;
-        if limit_reached {
-            let oldest = self.0.front().map_or(Duration::ZERO, |at| now.saturating_duration_since(*at));
-            return Err(Refusal::TooMany { limit, again_in: HOUR.saturating_sub(oldest) });
+        if self.0.len() < limit as usize {
+            return Ok(());
         }
-        Ok(())
+        let oldest = self.0.front().map_or(Duration::ZERO, |at| now.saturating_duration_since(*at));
+        Err(HOUR.saturating_sub(oldest))
     }
 
-    /// One was opened. Call [`Self::check`] first: it keeps the record bounded.
+    /// It was done. Call [`Self::check`] first: it keeps the record bounded.
     pub fn record(&mut self, now: Instant) {
         self.0.push_back(now);
     }
@@ -370,6 +372,7 @@ mod tests {
     fn policy(allow: &[&str]) -> Policy {
         Policy {
             allow: allow.iter().map(|text| pattern(text)).collect(),
+            allow_uploads: Vec::new(),
             minimum_security_profile: 2,
             max_duration: HOUR,
             idle_timeout: Duration::ZERO,
@@ -467,7 +470,7 @@ mod tests {
 
     #[test]
     fn the_rate_counts_any_hour() {
-        let mut opens = Opens::default();
+        let mut opens = Rate::default();
         let start = Instant::now();
         for minute in [0, 10] {
             let now = start + Duration::from_secs(60 * minute);
@@ -475,9 +478,10 @@ mod tests {
             opens.record(now);
         }
         let refused = opens.check(2, start + Duration::from_secs(60 * 59));
-        assert_eq!(refused, Err(Refusal::TooMany { limit: 2, again_in: Duration::from_secs(60) }));
+        assert_eq!(refused, Err(Duration::from_secs(60)));
         assert_eq!(opens.check(2, start + HOUR), Ok(()));
-        let never = Opens::default().check(0, start).unwrap_err();
+        let again_in = Rate::default().check(0, start).unwrap_err();
+        let never = Refusal::TooMany { limit: 0, again_in };
         assert_eq!(never.cure(), "raise policy.opens_per_hour", "waiting would not help");
     }
 

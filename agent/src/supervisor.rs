@@ -20,7 +20,7 @@ use crate::audit::{self, Audit, Kind, Outcome, Record, TunnelAudit};
 use crate::config::Slot;
 use crate::happening::{Happened, Happenings};
 use crate::limits::{AD_HOC_TUNNELS, CLOSED_SHOWN, DISABLE_FILE_INTERVAL, SHUTDOWN, SUPERVISOR_COMMANDS};
-use crate::policy::{Opens, Policy, Refusal};
+use crate::policy::{Policy, Rate, Refusal};
 use crate::tunnel_log::TunnelLog;
 use crate::usage::Usage;
 use crate::wanted::{Wanted, WantedFile};
@@ -42,7 +42,7 @@ pub struct Supervisor {
     file: Option<WantedFile>,
     entries: BTreeMap<TunnelId, Entry>,
     next_ad_hoc: u32,
-    opens: Opens,
+    opens: Rate,
     usage: Usage,
     audit: Audit,
     changed: Arc<Notify>,
@@ -86,7 +86,7 @@ impl Supervisor {
             file,
             entries,
             next_ad_hoc: 1,
-            opens: Opens::default(),
+            opens: Rate::default(),
             usage,
             audit,
             changed: Arc::new(Notify::new()),
@@ -182,7 +182,8 @@ impl Supervisor {
             return Ok(id);
         }
         if origin == Origin::Ocpp {
-            self.opens.check(self.policy.opens_per_hour, now)?;
+            let limit = self.policy.opens_per_hour;
+            self.opens.check(limit, now).map_err(|again_in| Refusal::TooMany { limit, again_in })?;
             self.opens.record(now);
         }
         let (id, forwards) = match request.what {

@@ -30,6 +30,7 @@ use crate::policy::Refusal;
 use crate::proxy::{ProxyFileError, with_credentials};
 use crate::report::ReportsView;
 use crate::supervisor::{OpenRequest, Source, SupervisorHandle, TunnelId, View, What};
+use crate::upload::{self, PROTOCOLS_KEY, Uploads};
 
 /// A running link to the CSMS.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub struct OcppLink {
     security: watch::Receiver<SecurityView>,
     /// Absent where nothing is reported.
     reports: Option<watch::Receiver<ReportsView>>,
+    /// Weak, since the link ends when nobody holds the other end any more.
+    commands: mpsc::WeakSender<Command>,
     stop: mpsc::Sender<()>,
     task: JoinHandle<()>,
 }
@@ -64,6 +67,7 @@ pub fn start(
     supervisor: SupervisorHandle,
     network: watch::Receiver<()>,
     audit: Audit,
+    uploads: Uploads,
 ) -> Result<OcppLink, LinkError> {
     let (security, profile) =
         LinkSecurity::open(ocpp.clone(), &config.state_dir).map_err(LinkError::Security)?;
@@ -113,17 +117,21 @@ pub fn start(
         to_authorise: keys.to_authorise(),
         supervisor,
         audit,
-        commands,
+        uploads,
+        protocols: upload::protocols(&config.policy.allow_uploads),
+        commands: commands.clone(),
         kept,
         reporting,
         shown: Vec::new(),
     };
+    let commands = commands.downgrade();
     let task = tokio::spawn(async move {
         trigger.run(events, stopped).await;
         // It has dropped its end of the commands, which ends the link in its own time.
         let _ = link.await;
     });
-    Ok(OcppLink { status, security: view, reports: ocpp.report.then_some(reports), stop, task })
+    let reports = ocpp.report.then_some(reports);
+    Ok(OcppLink { status, security: view, reports, commands, stop, task })
 }
 
 impl OcppLink {
@@ -145,6 +153,12 @@ impl OcppLink {
         self.reports.clone()
     }
 
+    /// The way to the charge point, while there is one. It has to be given up for the link to end.
+    #[must_use]
+    pub fn commands(&self) -> Option<mpsc::Sender<Command>> {
+        self.commands.upgrade()
+    }
+
     /// Says goodbye to the CSMS.
     pub async fn stop(self) {
         drop(self.stop);
@@ -164,6 +178,7 @@ fn registry(config: &Config, ocpp: &Ocpp) -> Result<Registry, LinkError> {
     register(CLIENT_KEY, Access::ReadOnly)?;
     register(AUTHORIZATION_KEY, Access::WriteOnly)?;
     register(SECURITY_PROFILE, Access::ReadWrite)?;
+    register(PROTOCOLS_KEY, Access::ReadOnly)?;
     Ok(registry)
 }
 
@@ -184,6 +199,9 @@ struct Trigger {
     to_authorise: watch::Receiver<Identity>,
     supervisor: SupervisorHandle,
     audit: Audit,
+    uploads: Uploads,
+    /// The value of [`PROTOCOLS_KEY`].
+    protocols: String,
     commands: mpsc::Sender<Command>,
     kept: KeptConfiguration,
     reporting: Reporting,
@@ -205,6 +223,7 @@ impl Trigger {
 
     async fn serve(&mut self, events: &mut mpsc::Receiver<Event>, stopped: &mut mpsc::Receiver<()>) {
         let mut views = self.supervisor.views();
+        self.show(PROTOCOLS_KEY, Some(self.protocols.clone())).await;
         self.show_client_key().await;
         self.carry_on_security().await;
         self.look(&mut views).await;
@@ -219,6 +238,12 @@ impl Trigger {
                         }
                         self.answer(request, status).await;
                         self.carry_on_security().await;
+                    }
+                    Some(Event::Upload { request, wanted, security }) => {
+                        self.uploads.ask(request, wanted, security.profile());
+                    }
+                    Some(Event::Called { id, outcome }) if upload::is_ours(id) => {
+                        self.uploads.called(id, outcome);
                     }
                     Some(Event::ConfigurationChanged { key, value }) => {
                         tracing::info!(key, value, "configuration-changed");

@@ -16,6 +16,7 @@ mod restore;
 mod station;
 mod transfer;
 mod trigger;
+mod uploads;
 
 use std::{
     collections::{BTreeMap, VecDeque},

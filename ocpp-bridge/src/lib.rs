@@ -7,6 +7,7 @@
 //! - [`frame`]: OCPP-J framing, CALL, CALLRESULT and CALLERROR;
 //! - [`security`]: security profiles, Basic authentication, TLS;
 //! - [`link`](mod@link): the async driver that keeps a WebSocket to a CSMS up and feeds the state machine;
+//! - [`upload`]: logs and diagnostics that the CSMS asks for;
 //! - [`limits`]: every bound, with its reason.
 //!
 //! Most programs register their keys, spawn [`link::run`] and talk to it over channels. Tests, and
@@ -53,6 +54,7 @@ pub mod frame;
 pub mod limits;
 pub mod link;
 pub mod security;
+pub mod upload;
 
 pub use charge_point::{
     BootInfo, Call, CallId, ChargePoint, Event, Full, Outcome, Report, RequestId, Settings, Vendor,
@@ -63,3 +65,4 @@ pub use link::{
 };
 pub use rust_ocpp::v1_6::types::{ConfigurationStatus, DataTransferStatus, RegistrationStatus};
 pub use security::{AuthorizationKey, ClientCertificate, Credentials, LinkSecurity, TlsSettings, Validity};
+pub use upload::{LogKind, UploadAnswer, UploadRequest, UploadStatus, UploadSubject};

@@ -68,6 +68,17 @@ pub const MAX_REQUESTED_KEYS: usize = 100;
 /// How many items a comma-separated list in a configuration value may have: more measurands than there are.
 pub const MAX_LIST_ITEMS: usize = 50;
 
+// === uploads ===
+
+/// The longest location in GetLog, in characters (Improved security for OCPP 1.6-J, §5.9, `LogParametersType`).
+pub const MAX_LOG_LOCATION_CHARS: usize = 512;
+
+/// The longest location in GetDiagnostics, in characters: OCPP 1.6 has no bound, and servers take no longer URL.
+pub const MAX_DIAGNOSTICS_LOCATION_CHARS: usize = 2000;
+
+/// The longest name of an uploaded file, in characters (`GetLog.conf` and `GetDiagnostics.conf`).
+pub const MAX_FILE_NAME_CHARS: usize = 255;
+
 // === the charge point ===
 
 /// How many frames wait to be sent. While that many wait, nothing is read, so that the peer is slowed down.

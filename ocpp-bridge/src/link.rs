@@ -38,7 +38,7 @@ use self::{
 };
 use crate::{
     Call, CallId, ChargePoint, ConfigurationStatus, DataTransferStatus, Event, Full, Outcome,
-    RegistrationStatus, Report, RequestId,
+    RegistrationStatus, Report, RequestId, UploadAnswer, UploadSubject,
     limits::{MAX_UNANSWERED_CALLS, PING_INTERVAL, PONG_TIMEOUT, PROVEN_AFTER, STABLE_AFTER},
     security::{Credentials, LinkSecurity, TlsSettings},
 };
@@ -104,6 +104,15 @@ pub enum Command {
         status: DataTransferStatus,
         /// What goes with it.
         data: Option<String>,
+    },
+    /// See [`ChargePoint::answer_upload`].
+    AnswerUpload {
+        /// Which request is answered.
+        request: RequestId,
+        /// What it was about.
+        subject: UploadSubject,
+        /// The answer.
+        answer: UploadAnswer,
     },
     /// See [`ChargePoint::set_report`].
     SetReport {
@@ -470,6 +479,9 @@ fn obey(
         Command::AnswerChange { request, status } => charge_point.answer_change(request, status),
         Command::AnswerTransfer { request, status, data } => {
             charge_point.answer_transfer(request, status, data);
+        }
+        Command::AnswerUpload { request, subject, answer } => {
+            charge_point.answer_upload(request, subject, answer);
         }
         Command::SetReport { report, payload } => charge_point.set_report(report, payload),
         Command::Call(call) => {

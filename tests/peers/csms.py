@@ -106,6 +106,14 @@ class Session(ChargePoint):
         self.csms.raise_error("SecurityEventNotification")
         return call_result.SecurityEventNotification()
 
+    @on(Action.log_status_notification)
+    def on_log_status(self, **_):
+        return call_result.LogStatusNotification()
+
+    @on(Action.diagnostics_status_notification)
+    def on_diagnostics_status(self, **_):
+        return call_result.DiagnosticsStatusNotification()
+
     @on(Action.data_transfer)
     def on_data_transfer(self, **_):
         self.csms.raise_error("DataTransfer")

@@ -206,6 +206,19 @@ impl Csms {
             .collect()
     }
 
+    /// What it was told of uploads: each status, and the request that it is about.
+    pub async fn upload_statuses(&mut self) -> Vec<(String, Option<i64>)> {
+        let mut statuses = Vec::new();
+        for frame in self.frames().await {
+            let frame: Value = serde_json::from_str(&frame).expect("the charge point speaks JSON");
+            if frame[2] == "LogStatusNotification" || frame[2] == "DiagnosticsStatusNotification" {
+                let status = frame[3]["status"].as_str().expect("the schema wants a status");
+                statuses.push((status.to_owned(), frame[3]["requestId"].as_i64()));
+            }
+        }
+        statuses
+    }
+
     /// What it has seen.
     pub async fn counts(&mut self) -> Counts {
         let answer = self.ask(json!({ "do": "counts" })).await;

@@ -13,6 +13,7 @@
 //! | [`asyncssh`] | an SSH server that opens channels which nobody asked for |
 //! | [`ssh`] | the `ssh` client of the person behind the tunnel, and key pairs |
 //! | [`service`] | stand-ins for services on the controller: a web page, an echo |
+//! | [`log_server`] | an HTTP or HTTPS server that takes uploads |
 //! | [`syslog`], [`collector`] | the other end of `/dev/log`; a syslog collector in the network |
 //! | [`tls`] | a certificate authority |
 //! | [`halting`] | a relay that falls silent at any stage of a handshake |
@@ -39,6 +40,7 @@ pub mod dropbear;
 pub mod engine;
 pub mod figures;
 pub mod halting;
+pub mod log_server;
 pub mod network;
 pub mod ports;
 pub mod process;

@@ -58,7 +58,7 @@ fn requests() -> Vec<(&'static str, Value, &'static str)> {
             "NotImplemented",
         ),
         ("ExtendedTriggerMessage", json!({"requestedMessage": "StatusNotification"}), "Accepted"),
-        ("GetDiagnostics", json!({"location": "ftp://127.0.0.1/"}), "NotSupported"),
+        ("GetDiagnostics", json!({"location": "ftp://127.0.0.1/"}), "*"),
         (
             "UpdateFirmware",
             json!({"location": "http://127.0.0.1/", "retrieveDate": "2026-11-21T10:00:00Z"}),
@@ -82,7 +82,7 @@ fn requests() -> Vec<(&'static str, Value, &'static str)> {
             json!({"certificateType": "CentralSystemRootCertificate"}),
             "NotSupported",
         ),
-        ("GetLog", json!({"logType": "SecurityLog", "requestId": 1, "log": log}), "NotSupported"),
+        ("GetLog", json!({"logType": "SecurityLog", "requestId": 1, "log": log}), "Rejected"),
         (
             "InstallCertificate",
             json!({"certificateType": "CentralSystemRootCertificate", "certificate": "x"}),

@@ -66,6 +66,12 @@ kinds! {
     AccessDisabled = 110, "access-disabled", AccessControl;
     /// Everything is closed, since the month's bytes are used up.
     DataCapReached = 111, "data-cap-reached", AccessControl;
+    /// The CSMS asked for a log, and an upload has begun.
+    UploadBegun = 121, "upload-begun", AccessControl;
+    /// The CSMS asked for a log, and doesn't get it.
+    UploadRefused = 122, "upload-refused", RequestError;
+    /// An upload is over.
+    UploadEnded = 123, "upload-ended", AccessControl;
     /// A forwarded connection is over.
     ConnectionEnded = 201, "connection-ended", AccessControl;
     /// A forwarded connection was refused.

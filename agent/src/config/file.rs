@@ -184,6 +184,8 @@ pub(super) struct Script {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Policy {
     pub(super) allow_destinations: Vec<Spanned<String>>,
+    /// Absent until `complete_uploads`.
+    pub(super) allow_uploads: Option<Vec<Spanned<String>>>,
     pub(super) minimum_security_profile: Spanned<u8>,
     pub(super) max_duration: Spanned<Time>,
     pub(super) idle_timeout: Spanned<Time>,
@@ -216,6 +218,11 @@ impl File {
         let below = |name: &str| Some(unwritten(state_dir.join(name)));
         self.ssh.identity_file = self.ssh.identity_file.take().or_else(|| below("id_ed25519"));
         self.ssh.known_hosts_file = self.ssh.known_hosts_file.take().or_else(|| below("known_hosts"));
+    }
+
+    /// Fills in where uploads may go if the file doesn't say.
+    pub(super) fn complete_uploads(&mut self, default: impl Iterator<Item = String>) {
+        self.policy.allow_uploads.get_or_insert_with(|| default.map(unwritten).collect());
     }
 }
 
@@ -287,6 +294,7 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             allow_destinations: Vec::new(),
+            allow_uploads: None,
             minimum_security_profile: unwritten(2),
             max_duration: unwritten("8h"),
             idle_timeout: unwritten("0s"),

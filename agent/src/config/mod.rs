@@ -8,6 +8,7 @@ mod error;
 mod file;
 mod proxy;
 mod slots;
+mod uploads;
 mod value;
 
 use std::fs;
@@ -28,11 +29,13 @@ use self::file::{File, Urls};
 pub use self::proxy::ProxySettings;
 use self::proxy::proxy;
 use self::slots::slots;
+use self::uploads::own_uploads;
 use self::value::{MOMENT, absolute, audit_bytes, duration, monthly_bytes, optional_path};
 use crate::journal::Collector;
 use crate::limits::{IDENTITY_BYTES, OPENS_PER_HOUR, PATTERNS};
 use crate::link_security::rollover::uses_key;
 use crate::policy::{Pattern, Policy};
+use crate::upload::location::Scheme;
 use crate::way_out::AlternativePort;
 
 /// Where the configuration is unless `--config` says otherwise.
@@ -169,8 +172,9 @@ impl Config {
         Self::validate(file).map_err(|invalid| invalid.in_file(path, source))
     }
 
-    fn validate(file: File) -> Result<Self, Invalid> {
+    fn validate(mut file: File) -> Result<Self, Invalid> {
         let (ocpp, identity) = ocpp(&file.ocpp)?;
+        file.complete_uploads(own_uploads(ocpp.as_ref().map_or(&[], |ocpp| &ocpp.urls)));
         let slots = slots(&file.script, identity.as_deref())?;
         Ok(Self {
             state_dir: absolute(&file.state_dir, "state_dir")?,
@@ -211,6 +215,9 @@ impl Config {
                 "ocpp.security_profile {} is below policy.minimum_security_profile {minimum}: the CSMS can open nothing",
                 ocpp.security_profile
             ));
+        }
+        if self.policy.allow_uploads.iter().any(|pattern| pattern.scheme() == Scheme::Http) {
+            remarks.push("policy.allow_uploads has http://: logs go there in the clear".into());
         }
         if self.ssh.host_keys.is_empty() && self.ssh.host_key_policy == HostKeyPolicy::AcceptNew {
             remarks.push("no ssh.host_keys are pinned: a server's first key is trusted".into());
@@ -494,6 +501,7 @@ fn policy(policy: &file::Policy) -> Result<Policy, Invalid> {
     }
     Ok(Policy {
         allow: allow.collect::<Result<_, _>>()?,
+        allow_uploads: uploads::allowed(&policy.allow_uploads)?,
         minimum_security_profile,
         max_duration: duration(&policy.max_duration, "policy.max_duration", Duration::from_secs(1))?,
         idle_timeout: duration(&policy.idle_timeout, "policy.idle_timeout", Duration::ZERO)?,

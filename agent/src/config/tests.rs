@@ -376,3 +376,33 @@ fn a_socket_on_the_server_may_be_named_after_the_charge_point() {
     assert!(remote(".", "unix:/run/.{identity}/x").is_ok());
     assert!(remote(&"x".repeat(255), path).unwrap_err().to_string().contains("at most 107 bytes"));
 }
+
+#[test]
+fn uploads_go_to_the_csms_by_default() {
+    let allowed = |source: &str| {
+        let config = parse(source).unwrap();
+        let written: Vec<String> = config.policy.allow_uploads.iter().map(ToString::to_string).collect();
+        assert!(config.to_toml().contains("allow_uploads = ["), "{}", config.to_toml());
+        written
+    };
+    assert_eq!(allowed(MINIMAL), ["https://csms.example.com"]);
+    let urls = MINIMAL.replace(
+        "\"wss://csms.example.com/ocpp\"",
+        "[\"wss://CSMS.example.com:9000\", \"wss://[2001:db8::1]/x\", \"wss://my_host/\"]",
+    );
+    assert_eq!(
+        allowed(&urls),
+        ["https://csms.example.com", "https://csms.example.com:9000", "https://[2001:db8::1]"]
+    );
+    assert!(allowed(&format!("{MINIMAL}[policy]\nallow_uploads = []")).is_empty());
+    assert!(allowed("ocpp.mode = \"off\"").is_empty());
+    let own = format!("{MINIMAL}[policy]\nallow_uploads = [\"http://logs:8080\"]");
+    assert_eq!(allowed(&own), ["http://logs:8080"]);
+    let remarks = parse(&own).unwrap().remarks();
+    assert!(remarks.iter().any(|remark| remark.contains("in the clear")), "{remarks:?}");
+    let text = error(&format!("{MINIMAL}[policy]\nallow_uploads = [\"https://h\", \"https://h/logs\"]"));
+    assert!(
+        text.starts_with("c.toml:6:31: policy.allow_uploads \"https://h/logs\": it holds a path"),
+        "{text}"
+    );
+}

@@ -30,8 +30,8 @@ pub const VENDOR_ID: &str = "org.ocpp-tunnel";
 /// The message id of a tunnel's state.
 pub const TUNNEL_STATUS: &str = "TunnelStatus";
 
-/// Other parts of the agent number their calls from 0 on.
-const FIRST_CALL: u64 = 1 << 63;
+/// Its calls are numbered below this; from there on they are those of uploads.
+const CALLS: u64 = 1 << 63;
 
 /// What others see of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,7 +101,7 @@ impl Reports {
             events_road: Road::default(),
             link: None,
             flight: None,
-            next_call: FIRST_CALL,
+            next_call: 0,
             dropped: 0,
         };
         reports.happened(SecurityEvent::started(uptime_seconds), now);
@@ -222,7 +222,7 @@ impl Reports {
             (Cargo::Event(taken), "SecurityEventNotification", payload)
         };
         let id = CallId(self.next_call);
-        self.next_call = self.next_call.wrapping_add(1).max(FIRST_CALL);
+        self.next_call = (self.next_call + 1) % CALLS;
         self.flight = Some(Flight { id, link, cargo });
         Some(Call { id, action, payload: raw(&payload) })
     }

@@ -131,7 +131,11 @@ impl Answer {
         let status = RegistrationStatus::deserialize(IntoDeserializer::<Error>::into_deserializer(&*status))
             .map_err(|_| "the answer's status is none of Accepted, Pending and Rejected")?;
         let interval = wire.interval.and_then(seconds);
-        Ok(Self { status, interval, time: wire.current_time.and_then(time) })
+        Ok(Self {
+            status,
+            interval,
+            time: wire.current_time.and_then(read_string).and_then(|text| time(&text)),
+        })
     }
 }
 
@@ -143,7 +147,7 @@ pub(super) fn heartbeat_time(payload: &RawValue) -> Option<DateTime<Utc>> {
         #[serde(borrow)]
         current_time: Option<&'a RawValue>,
     }
-    time(payload::object::<Wire<'_>>(payload)?.current_time?)
+    time(&read_string(payload::object::<Wire<'_>>(payload)?.current_time?)?)
 }
 
 /// A positive number of seconds, written as `300`, `300.0` or `"300"`, rounded up and bounded.
@@ -158,8 +162,7 @@ fn seconds(element: &RawValue) -> Option<Duration> {
 }
 
 /// A time with a zone (`Z`, `+01:00`, `+0100`) or without one, which then means UTC.
-fn time(element: &RawValue) -> Option<DateTime<Utc>> {
-    let text = read_string(element)?;
+pub(super) fn time(text: &str) -> Option<DateTime<Utc>> {
     let text = text.trim();
     DateTime::parse_from_rfc3339(text)
         .or_else(|_| DateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f%z"))

@@ -38,6 +38,8 @@ enum Text {
 pub(super) enum Asked {
     Change,
     Transfer,
+    Log,
+    Diagnostics,
 }
 
 #[derive(Debug)]

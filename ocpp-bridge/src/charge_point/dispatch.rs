@@ -14,6 +14,7 @@ use super::{
     },
     transfer::data_transfer,
     trigger::{extended_trigger_message, trigger_message},
+    uploads::{get_diagnostics, get_log},
 };
 use crate::{
     ConfigurationStatus,
@@ -61,7 +62,7 @@ static ACTIONS: [(&str, Handler); 39] = [
     // FirmwareManagement
     ("DiagnosticsStatusNotification", not_supported),
     ("FirmwareStatusNotification", not_supported),
-    ("GetDiagnostics", not_supported),
+    ("GetDiagnostics", get_diagnostics),
     ("UpdateFirmware", not_supported),
     // LocalAuthListManagement
     ("GetLocalListVersion", not_supported),
@@ -73,12 +74,12 @@ static ACTIONS: [(&str, Handler); 39] = [
     ("ClearChargingProfile", not_supported),
     ("GetCompositeSchedule", not_supported),
     ("SetChargingProfile", not_supported),
-    // the security extension
+    // the security extension; what it has for certificates and firmware has its place here, and no handler yet
     ("CertificateSigned", not_supported),
     ("DeleteCertificate", not_supported),
     ("ExtendedTriggerMessage", extended_trigger_message),
     ("GetInstalledCertificateIds", not_supported),
-    ("GetLog", not_supported),
+    ("GetLog", get_log),
     ("InstallCertificate", not_supported),
     ("LogStatusNotification", not_supported),
     ("SecurityEventNotification", not_supported),

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 #[cfg(doc)]
 use super::ChargePoint;
 use super::{CallId, Outcome};
-use crate::{RegistrationStatus, security::LinkSecurity};
+use crate::{RegistrationStatus, security::LinkSecurity, upload::UploadRequest};
 
 /// Names one request of the CSMS that the embedder is to answer. Never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -39,6 +39,15 @@ pub enum Event {
         /// The data: at most [`MAX_TRANSFER_CHARS`](crate::limits::MAX_TRANSFER_CHARS) characters, otherwise
         /// anything.
         data: Option<String>,
+        /// What protects the link over which the request came.
+        security: LinkSecurity,
+    },
+    /// The CSMS wants a log or diagnostics (GetLog, GetDiagnostics). To be answered by [`ChargePoint::answer_upload`].
+    Upload {
+        /// To be named in the answer.
+        request: RequestId,
+        /// What it wants, and where.
+        wanted: UploadRequest,
         /// What protects the link over which the request came.
         security: LinkSecurity,
     },
@@ -77,6 +86,6 @@ pub enum Event {
 impl Event {
     /// Whether the CSMS waits for the embedder's answer.
     pub(super) fn is_request(&self) -> bool {
-        matches!(self, Self::ChangeConfiguration { .. } | Self::DataTransfer { .. })
+        matches!(self, Self::ChangeConfiguration { .. } | Self::DataTransfer { .. } | Self::Upload { .. })
     }
 }

@@ -162,7 +162,7 @@ impl<'a> Field<'a> {
         }
     }
 
-    fn required(self) -> Result<&'a RawValue, Refusal> {
+    pub(super) fn required(self) -> Result<&'a RawValue, Refusal> {
         self.json.ok_or_else(|| self.refused(ErrorCode::OccurenceConstraintViolation, "is missing"))
     }
 
@@ -170,7 +170,7 @@ impl<'a> Field<'a> {
         self.refused(ErrorCode::TypeConstraintViolation, reason)
     }
 
-    fn refused(self, code: ErrorCode, reason: &str) -> Refusal {
+    pub(super) fn refused(self, code: ErrorCode, reason: &str) -> Refusal {
         Refusal { code, reason: format!("{} {reason}", self.name).into() }
     }
 }

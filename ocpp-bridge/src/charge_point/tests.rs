@@ -8,6 +8,7 @@ mod properties;
 mod requests;
 mod triggers;
 mod unanswered;
+mod uploads;
 
 use serde_json::{Value, json};
 

@@ -70,6 +70,11 @@ impl TlsSettings {
         Ok(Self { config: Arc::new(config), client_certificate: None })
     }
 
+    /// The same for rustls, for what the embedder connects to besides the CSMS: without the client certificate.
+    pub fn for_others(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.config)
+    }
+
     /// Shows this certificate to a CSMS that asks for one.
     #[must_use]
     pub fn with_client_certificate(self, certificate: ClientCertificate) -> Self {
