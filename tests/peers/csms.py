@@ -1,5 +1,7 @@
 """A CSMS for the tests, built on the PyPI packages `ocpp` (1.6) and `websockets`.
 
+csms.mjs is another, which takes the same options and commands.
+
 It is told what to do by lines of JSON on stdin, and answers each with one line
 of JSON on stdout, in order. The first line it prints is {"port": N}.
 

@@ -1,4 +1,6 @@
-//! The CSMS: `peers/csms.py`, on the PyPI packages `ocpp` and `websockets`, told what to do through pipes.
+//! The CSMS, told what to do through pipes: `peers/csms.py`, on the PyPI packages `ocpp` and `websockets`, or
+//! `peers/csms.mjs`, on the npm package `ocpp-rpc`. They take the same commands; those that a peer doesn't have, it
+//! answers with a failure.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -20,9 +22,20 @@ const VIOLATIONS: &str = "violations";
 /// What the agent reports of its own accord, at any moment.
 const REPORTS: [&str; 2] = ["\"DataTransfer\"", "\"SecurityEventNotification\""];
 
+/// Who plays the CSMS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Library {
+    /// Python's `ocpp`.
+    Ocpp,
+    /// JavaScript's `ocpp-rpc`, in its strict mode.
+    OcppRpc,
+}
+
 /// How a CSMS is to be.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// Who plays it.
+    pub library: Library,
     /// The only charge point that it knows.
     pub identity: String,
     /// What the charge point must say; `None`: nobody is asked.
@@ -42,6 +55,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            library: Library::Ocpp,
             identity: "CP001".into(),
             password: Some(b"correct horse battery".to_vec()),
             boot: "Accepted",
@@ -124,7 +138,10 @@ impl Csms {
     /// Starts it again after [`Self::kill`], on the same port, with its counts at zero.
     pub async fn resume(&mut self) {
         let options = &self.options;
-        let mut command = python("csms.py");
+        let mut command = match options.library {
+            Library::Ocpp => python("csms.py"),
+            Library::OcppRpc => node("csms.mjs"),
+        };
         command.args(["--identity", &options.identity, "--boot", options.boot]);
         command.args(["--port", &self.port.to_string(), "--interval", &options.interval.to_string()]);
         command.arg("--violations").arg(self.dir.path().join(VIOLATIONS));
@@ -306,6 +323,21 @@ impl Drop for Csms {
         let violations = std::fs::read_to_string(self.dir.path().join(VIOLATIONS)).unwrap_or_default();
         assert!(violations.is_empty() || std::thread::panicking(), "frames that don't fit:\n{violations}");
     }
+}
+
+/// A JavaScript program of `peers/`, with the packages that `tests/run` installed.
+fn node(program: &str) -> Command {
+    let peers = concat!(env!("CARGO_MANIFEST_DIR"), "/peers");
+    let made = concat!(env!("CARGO_MANIFEST_DIR"), "/.peers/npm/node_modules");
+    let modules = std::env::var_os("OCPP_TUNNEL_NODE_MODULES").map_or_else(|| made.into(), PathBuf::from);
+    assert!(
+        modules.join("ocpp-rpc").exists(),
+        "{} has no ocpp-rpc: tests/run installs it",
+        modules.display()
+    );
+    let mut command = Command::new("node");
+    command.env("NODE_PATH", modules).arg(format!("{peers}/{program}"));
+    command
 }
 
 /// A Python program of `peers/`, run by the interpreter of the environment that `tests/run` made.

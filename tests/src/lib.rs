@@ -7,7 +7,7 @@
 //! | module | peer |
 //! | --- | --- |
 //! | [`agent`] | the binary under test, its configuration, its command line |
-//! | [`csms`] | the CSMS: the PyPI package `ocpp`, told what to do through pipes |
+//! | [`csms`] | the CSMS: the PyPI package `ocpp` or the npm package `ocpp-rpc`, told what to do through pipes |
 //! | [`bad_csms`] | a CSMS that breaks the rules |
 //! | [`sshd`], [`dropbear`] | the SSH servers of OpenSSH and dropbear, with an account of their own |
 //! | [`asyncssh`] | an SSH server that opens channels which nobody asked for |
