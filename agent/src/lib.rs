@@ -26,6 +26,8 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod exit;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod happening;
 pub mod journal;
 pub mod kept_configuration;

@@ -4,6 +4,9 @@
 //! own link to it is plain TCP, so that its password is only as safe as the site's network. Timeouts are the caller's.
 #![forbid(unsafe_code)]
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
+
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

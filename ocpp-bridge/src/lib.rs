@@ -10,9 +10,27 @@
 //! - [`upload`]: logs and diagnostics that the CSMS asks for;
 //! - [`limits`]: every bound, with its reason.
 //!
-//! Most programs register their keys, spawn [`link::run`] and talk to it over channels. Tests, and
-//! programs with a transport of their own, drive [`ChargePoint`] directly: inputs first, then every text and
-//! event that came of them, then wait for the next input or for [`ChargePoint::poll_timeout`].
+//! # Embedding it
+//!
+//! Most programs register their keys, spawn [`link::run`] and talk to it over channels: `examples/minimal.rs` is all
+//! that takes.
+//!
+//! # Another transport
+//!
+//! Tests, and programs with a WebSocket, a runtime or a proxy of their own, drive [`ChargePoint`] directly. It has no IO and
+//! no clock:
+//!
+//! 1. Inputs: [`handle_connected`](ChargePoint::handle_connected) once a WebSocket with the subprotocol `ocpp1.6` is
+//!    up, [`handle_text`](ChargePoint::handle_text) for each text while
+//!    [`wants_text`](ChargePoint::wants_text) allows it (otherwise don't read: that is how a CSMS is slowed down),
+//!    [`handle_timeout`](ChargePoint::handle_timeout) when the time of
+//!    [`poll_timeout`](ChargePoint::poll_timeout) has come,
+//!    [`handle_disconnected`](ChargePoint::handle_disconnected) at the end; and the embedder's answers.
+//! 2. After every input, outputs until there are no more: [`poll_transmit`](ChargePoint::poll_transmit), each a text to
+//!    send as one message, and [`poll_event`](ChargePoint::poll_event).
+//! 3. Then wait for the next input or for `poll_timeout`, which every input may change.
+//!
+//! Pings, reconnecting and its back-off are the transport's: [`ChargePoint::ping_interval`] says what the CSMS wants.
 //!
 //! ```
 //! use std::time::Instant;
@@ -51,6 +69,8 @@
 pub mod charge_point;
 pub mod configuration;
 pub mod frame;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod limits;
 pub mod link;
 pub mod security;

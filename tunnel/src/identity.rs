@@ -138,7 +138,7 @@ fn read_private(path: &Path) -> Result<Vec<u8>, IdentityError> {
     Ok(bytes)
 }
 
-fn decode(bytes: &[u8]) -> Result<PrivateKey, String> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<PrivateKey, String> {
     if dropbear_key::looks_like_one(bytes) {
         return dropbear_key::parse(bytes).map_err(|error| error.to_string());
     }
@@ -151,7 +151,7 @@ fn decode(bytes: &[u8]) -> Result<PrivateKey, String> {
 }
 
 /// A size counts in whole bytes: the product of two primes of 1024 bits may have 2047.
-fn check_strength(key: &KeypairData) -> Result<(), String> {
+pub(crate) fn check_strength(key: &KeypairData) -> Result<(), String> {
     match key {
         KeypairData::Rsa(rsa) if rsa.key_size() < RSA_BITS => {
             Err(format!("it is an RSA key of {} bits, and at least {RSA_BITS} are needed", rsa.key_size()))

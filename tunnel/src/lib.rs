@@ -31,6 +31,8 @@ mod dropbear_key;
 pub mod events;
 pub mod failure;
 pub mod forward;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod host_keys;
 pub mod identity;
 mod key_ledger;

@@ -165,7 +165,7 @@ impl Config {
         Self::parse(path, &read(path)?)
     }
 
-    fn parse(path: &Path, source: &str) -> Result<Self, ConfigError> {
+    pub(crate) fn parse(path: &Path, source: &str) -> Result<Self, ConfigError> {
         let mut file: File = toml::from_str(source)
             .map_err(|error: toml::de::Error| from_parser(&error, source).in_file(path, source))?;
         file.complete();

@@ -19,7 +19,7 @@ use crate::limits::KNOWN_HOSTS_LINE_BYTES;
 #[derive(Clone, Debug)]
 pub struct KnownHost {
     pub(super) kind: Kind,
-    pub(super) names: Names,
+    pub(crate) names: Names,
     pub(super) key: PublicKey,
 }
 
@@ -36,7 +36,7 @@ pub enum Kind {
 
 /// Which hosts a line names.
 #[derive(Clone, Debug)]
-pub(super) enum Names {
+pub(crate) enum Names {
     /// In the order of the line.
     Patterns(Vec<String>),
     /// HMAC-SHA1 of one name, with the salt as its key.
@@ -45,7 +45,7 @@ pub(super) enum Names {
 
 /// A line without one name, for a host that is to be forgotten.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Without {
+pub(crate) enum Without {
     /// The line doesn't name the host.
     Untouched,
     /// It names nobody else.
@@ -105,7 +105,7 @@ impl KnownHost {
     ///
     /// A key belongs to a host and a port. What is said of authorities and revoked keys of a host holds for all of its
     /// ports: OpenSSH looks for authorities without the port as well, and a stolen key is stolen everywhere.
-    pub(super) fn speaks_of(&self, server: &Server) -> bool {
+    pub(crate) fn speaks_of(&self, server: &Server) -> bool {
         let name = known_hosts_name(server);
         match self.kind {
             Kind::Key => self.names.match_any(&[&name]),
@@ -116,7 +116,7 @@ impl KnownHost {
 
 impl Names {
     /// Does a pattern match one of these spellings of a host, and no negated pattern any of them?
-    fn match_any(&self, spellings: &[&str]) -> bool {
+    pub(crate) fn match_any(&self, spellings: &[&str]) -> bool {
         match self {
             Self::Patterns(patterns) => {
                 let hits = |pattern: &str| {
@@ -141,13 +141,18 @@ impl Names {
     }
 
     /// Takes a host's own name, as [`known_hosts_name`] spells it, out of the list.
-    pub(super) fn without(&self, name: &str) -> Without {
+    pub(crate) fn without(&self, name: &str) -> Without {
         if !self.match_any(&[name]) {
             return Without::Untouched;
         }
         let Self::Patterns(patterns) = self else { return Without::Nothing };
-        let left: Vec<String> =
-            patterns.iter().filter(|pattern| !pattern.eq_ignore_ascii_case(name)).cloned().collect();
+        // Names that no host can have go as well: as the first one, they would make the line mean something else.
+        let is_name = |pattern: &str| !pattern.is_empty() && !pattern.starts_with(['|', '@', '#']);
+        let left: Vec<String> = patterns
+            .iter()
+            .filter(|pattern| is_name(pattern) && !pattern.eq_ignore_ascii_case(name))
+            .cloned()
+            .collect();
         let names_anybody = left.iter().any(|pattern| !pattern.starts_with('!'));
         let text = left.join(",");
         match Self::Patterns(left).match_any(&[name]) {
@@ -196,7 +201,7 @@ impl FromStr for KnownHost {
 }
 
 /// A server's name in a known-hosts file: `host`, or `[host]:port` for another port than 22.
-pub(super) fn known_hosts_name(server: &Server) -> String {
+pub(crate) fn known_hosts_name(server: &Server) -> String {
     let host = host_name(server.host());
     if server.port() == DEFAULT_PORT { host } else { format!("[{host}]:{}", server.port()) }
 }
@@ -374,6 +379,8 @@ mod tests {
             ("GW.example", Without::Nothing),
             ("gw.example,192.0.2.1", Without::Names("192.0.2.1".into())),
             ("gw.example,!bad.example", Without::Nothing),
+            ("gw.example,", Without::Nothing),
+            ("gw.example,,@revoked,#,|1|,192.0.2.1", Without::Names("192.0.2.1".into())),
             ("*.example", Without::Pattern),
             ("gw.example,*.example", Without::Pattern),
             ("other.example", Without::Untouched),

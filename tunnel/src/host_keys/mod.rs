@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 use ssh_key::{Algorithm, Certificate, PublicKey};
 
 use self::file::{Content, KnownHostsFile, line_of};
-use self::line::known_hosts_name;
 use crate::destination::Server;
 use crate::identity::fingerprint;
 use crate::limits::ANNOUNCED_KEYS;
@@ -22,6 +21,7 @@ pub use self::certificate::{CertificateError, Clock};
 pub use self::error::{HostKeyError, Known, Place};
 pub use self::file::{FileError, Rewritten};
 pub use self::line::{Kind, KnownHost, LineError};
+pub(crate) use self::line::{Without, known_hosts_name};
 
 /// What may be trusted.
 #[derive(Debug)]
@@ -246,7 +246,7 @@ impl HostKeys {
         let known = known(Vec::new(), learned);
         let name = known_hosts_name(server);
         let is_learned =
-            |line: &KnownHost| line.kind == Kind::Key && line.names.without(&name) != line::Without::Pattern;
+            |line: &KnownHost| line.kind == Kind::Key && line.names.without(&name) != Without::Pattern;
         if !known.iter().all(|(_, line)| is_learned(line)) {
             return None;
         }

@@ -1,0 +1,153 @@
+//! What the fuzz targets in `fuzz/` call, one function a target: any bytes in, and what must hold for all of them.
+//! Built for tests, which play the inputs in `fuzz/corpus/`, and with `--cfg fuzzing`; never for the product.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use crate::frame::{Frame, ParseError};
+use crate::limits::{MAX_DESCRIPTION_CHARS, MAX_ID_CHARS, MAX_MESSAGE_BYTES};
+use crate::{
+    Access, BootInfo, ChargePoint, ConfigurationStatus, Event, LinkSecurity, Registry, Settings, Url,
+};
+
+/// So many texts are handed to a charge point: more show nothing new, and a fuzzer would only make them longer.
+const TEXTS: usize = 64;
+
+/// A frame is bounded, and what is written of it is read as the same.
+pub fn frame(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let frame = match Frame::parse(text) {
+        Ok(frame) => frame,
+        Err(ParseError::Unreadable(_)) => return,
+        Err(ParseError::Call { id, .. } | ParseError::Answer { id, .. }) => {
+            assert!(id.as_str().chars().count() <= MAX_ID_CHARS);
+            return;
+        }
+    };
+    let written = frame.encode();
+    let read = Frame::parse(&written);
+    match (&frame, &read) {
+        (
+            Frame::Call { id, action, payload },
+            Ok(Frame::Call { id: read_id, action: read_action, payload: read_payload }),
+        ) => {
+            assert_eq!((id, action, payload.get()), (read_id, read_action, read_payload.get()));
+            assert!(id.as_str().chars().count() <= MAX_ID_CHARS);
+        }
+        (Frame::CallResult { id, payload }, Ok(Frame::CallResult { id: read_id, payload: read_payload })) => {
+            assert_eq!((id, payload.get()), (read_id, read_payload.get()));
+        }
+        (
+            Frame::CallError { id, code, description },
+            Ok(Frame::CallError { id: read_id, code: read_code, description: read_description }),
+        ) => {
+            assert_eq!((id, code, description), (read_id, read_code, read_description));
+            assert!(description.chars().count() <= MAX_DESCRIPTION_CHARS);
+        }
+        _ => assert!(read.is_ok(), "{written}"),
+    }
+}
+
+/// Whatever a CSMS says, a charge point sends frames of a bounded size, and none of its own ids twice in a connection.
+///
+/// Each line is a text from the CSMS, in which `$ID` stands for the id of the charge point's last CALL. The line `wait`
+/// lets time pass until something is due, `reconnect` begins a new connection.
+pub fn charge_point(bytes: &[u8]) {
+    let Ok(script) = std::str::from_utf8(bytes) else { return };
+    let mut registry = Registry::new(2);
+    assert!(registry.register("Mine", Access::ReadWrite).is_ok());
+    let boot = BootInfo {
+        vendor: "ACME".to_owned(),
+        model: "Box".to_owned(),
+        serial_number: None,
+        firmware_version: None,
+    };
+    let mut peer = Peer {
+        charge_point: ChargePoint::new(Settings::new(boot), registry, fastrand::Rng::with_seed(1)),
+        own_ids: HashSet::new(),
+        last_id: String::new(),
+    };
+    let mut now = Instant::now();
+    peer.charge_point.handle_connected(now, LinkSecurity::default());
+    peer.take_all();
+    for line in script.lines().take(TEXTS) {
+        match line {
+            "wait" => {
+                now = peer.charge_point.poll_timeout().unwrap_or(now).max(now);
+                peer.charge_point.handle_timeout(now);
+            }
+            "reconnect" => {
+                peer.charge_point.handle_disconnected(now);
+                peer.take_all();
+                peer.own_ids.clear();
+                peer.charge_point.handle_connected(now, LinkSecurity::default());
+            }
+            text => peer.charge_point.handle_text(now, &text.replace("$ID", &peer.last_id)),
+        }
+        peer.take_all();
+        now += Duration::from_millis(10);
+    }
+}
+
+/// A charge point and what it has said in this connection.
+struct Peer {
+    charge_point: ChargePoint,
+    own_ids: HashSet<String>,
+    last_id: String,
+}
+
+impl Peer {
+    /// Takes what waits, and answers as an embedder that allows everything.
+    fn take_all(&mut self) {
+        while let Some(event) = self.charge_point.poll_event() {
+            if let Event::ChangeConfiguration { request, key, value, .. } = event {
+                self.charge_point.answer_change(request, ConfigurationStatus::Accepted);
+                self.charge_point.set_value(&key, Some(value));
+            }
+        }
+        while let Some(text) = self.charge_point.poll_transmit() {
+            assert!(text.len() <= MAX_MESSAGE_BYTES, "{} bytes", text.len());
+            let frame = Frame::parse(&text);
+            assert!(frame.is_ok(), "{text}: {frame:?}");
+            if let Ok(Frame::Call { id, .. }) = frame {
+                self.last_id = id.as_str().to_owned();
+                assert!(self.own_ids.insert(self.last_id.clone()), "used twice: {id:?}");
+            }
+        }
+    }
+}
+
+/// A URL is what it is written as, and the identity behind it can't change where it leads: the first line is the URL, the
+/// second the identity.
+pub fn url(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let (text, identity) = text.split_once('\n').unwrap_or((text, "CP001"));
+    let Ok(url) = Url::parse(text) else { return };
+    assert_eq!(Url::parse(&url.to_string()).as_ref(), Ok(&url));
+    let full = url.with_identity(identity);
+    assert!(full.bytes().all(|byte| byte.is_ascii_graphic()), "{full}");
+    // The full URL may be longer than what is taken from a configuration.
+    if let Ok(read) = Url::parse(&full) {
+        assert_eq!((read.is_tls(), read.host(), read.port()), (url.is_tls(), url.host(), url.port()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ocpp_tunnel_corpus::play;
+
+    #[test]
+    fn frames_hold_for_every_input_in_the_corpus() {
+        play("frame", super::frame);
+    }
+
+    #[test]
+    fn charge_points_hold_for_every_input_in_the_corpus() {
+        play("charge_point", super::charge_point);
+    }
+
+    #[test]
+    fn urls_hold_for_every_input_in_the_corpus() {
+        play("url", super::url);
+    }
+}
