@@ -4,10 +4,13 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use serde_json::value::RawValue;
+
 use crate::frame::{Frame, ParseError};
 use crate::limits::{MAX_DESCRIPTION_CHARS, MAX_ID_CHARS, MAX_MESSAGE_BYTES};
 use crate::{
-    Access, BootInfo, ChargePoint, ConfigurationStatus, Event, LinkSecurity, Registry, Settings, Url,
+    Access, BootInfo, Call, CallId, ChargePoint, ConfigurationStatus, DataTransferStatus, Event, LinkSecurity,
+    Registry, Settings, Url, Vendor,
 };
 
 /// So many texts are handed to a charge point: more show nothing new, and a fuzzer would only make them longer.
@@ -48,10 +51,11 @@ pub fn frame(bytes: &[u8]) {
     }
 }
 
-/// Whatever a CSMS says, a charge point sends frames of a bounded size, and none of its own ids twice in a connection.
+/// Whatever a CSMS says, a charge point sends frames of a bounded size, none of its own ids twice in a connection, and
+/// each CALL of the embedder's has one outcome.
 ///
 /// Each line is a text from the CSMS, in which `$ID` stands for the id of the charge point's last CALL. The line `wait`
-/// lets time pass until something is due, `reconnect` begins a new connection.
+/// lets time pass until something is due, `reconnect` begins a new connection, `call` is a CALL of the embedder's.
 pub fn charge_point(bytes: &[u8]) {
     let Ok(script) = std::str::from_utf8(bytes) else { return };
     let mut registry = Registry::new(2);
@@ -62,10 +66,14 @@ pub fn charge_point(bytes: &[u8]) {
         serial_number: None,
         firmware_version: None,
     };
+    let mut settings = Settings::new(boot);
+    settings.vendors = vec![Vendor { id: "com.example".to_owned(), messages: vec![String::new()] }];
     let mut peer = Peer {
-        charge_point: ChargePoint::new(Settings::new(boot), registry, fastrand::Rng::with_seed(1)),
+        charge_point: ChargePoint::new(settings, registry, fastrand::Rng::with_seed(1)),
         own_ids: HashSet::new(),
         last_id: String::new(),
+        waiting: HashSet::new(),
+        calls: 0,
     };
     let mut now = Instant::now();
     peer.charge_point.handle_connected(now, LinkSecurity::default());
@@ -76,17 +84,19 @@ pub fn charge_point(bytes: &[u8]) {
                 now = peer.charge_point.poll_timeout().unwrap_or(now).max(now);
                 peer.charge_point.handle_timeout(now);
             }
-            "reconnect" => {
-                peer.charge_point.handle_disconnected(now);
-                peer.take_all();
-                peer.own_ids.clear();
-                peer.charge_point.handle_connected(now, LinkSecurity::default());
-            }
+            "reconnect" => peer.reconnect(now),
+            "call" => peer.call(now),
             text => peer.charge_point.handle_text(now, &text.replace("$ID", &peer.last_id)),
         }
         peer.take_all();
+        if peer.charge_point.is_resetting() {
+            peer.reconnect(now);
+        }
         now += Duration::from_millis(10);
     }
+    peer.charge_point.handle_disconnected(now);
+    peer.take_all();
+    assert!(peer.waiting.is_empty(), "no outcome: {:?}", peer.waiting);
 }
 
 /// A charge point and what it has said in this connection.
@@ -94,15 +104,41 @@ struct Peer {
     charge_point: ChargePoint,
     own_ids: HashSet<String>,
     last_id: String,
+    /// The embedder's CALLs without an outcome.
+    waiting: HashSet<CallId>,
+    calls: u64,
 }
 
 impl Peer {
+    fn reconnect(&mut self, now: Instant) {
+        self.charge_point.handle_disconnected(now);
+        self.take_all();
+        self.own_ids.clear();
+        self.charge_point.handle_connected(now, LinkSecurity::default());
+    }
+
+    fn call(&mut self, now: Instant) {
+        let Ok(payload) = RawValue::from_string(r#"{"vendorId":"com.example"}"#.to_owned()) else { return };
+        self.calls += 1;
+        let id = CallId(self.calls);
+        if self.charge_point.call(now, Call { id, action: "DataTransfer", payload }).is_ok() {
+            self.waiting.insert(id);
+        }
+    }
+
     /// Takes what waits, and answers as an embedder that allows everything.
     fn take_all(&mut self) {
         while let Some(event) = self.charge_point.poll_event() {
-            if let Event::ChangeConfiguration { request, key, value, .. } = event {
-                self.charge_point.answer_change(request, ConfigurationStatus::Accepted);
-                self.charge_point.set_value(&key, Some(value));
+            match event {
+                Event::ChangeConfiguration { request, key, value, .. } => {
+                    self.charge_point.answer_change(request, ConfigurationStatus::Accepted);
+                    self.charge_point.set_value(&key, Some(value));
+                }
+                Event::DataTransfer { request, data, .. } => {
+                    self.charge_point.answer_transfer(request, DataTransferStatus::Accepted, data);
+                }
+                Event::Called { id, .. } => assert!(self.waiting.remove(&id), "an outcome too many: {id:?}"),
+                _ => {}
             }
         }
         while let Some(text) = self.charge_point.poll_transmit() {

@@ -30,7 +30,8 @@
 //!    send as one message, and [`poll_event`](ChargePoint::poll_event).
 //! 3. Then wait for the next input or for `poll_timeout`, which every input may change.
 //!
-//! Pings, reconnecting and its back-off are the transport's: [`ChargePoint::ping_interval`] says what the CSMS wants.
+//! Pings, reconnecting and its back-off are the transport's: [`ChargePoint::ping_interval`] says what the CSMS wants. Once
+//! [`ChargePoint::is_resetting`] and nothing is left to transmit, the connection is to be closed and made anew.
 //!
 //! ```
 //! use std::time::Instant;

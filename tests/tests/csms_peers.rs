@@ -138,17 +138,94 @@ async fn an_unknown_charge_point_goes_on_asking_and_is_taken_once_it_is_known() 
     }
 }
 
+/// `ocpp-rpc` validates each of these answers.
 #[tokio::test]
-async fn unknown_actions_are_not_implemented_and_those_of_other_profiles_not_supported() {
+async fn every_message_that_a_csms_sends_has_its_answer() {
+    let requests = [
+        ("ChangeAvailability", json!({"connector_id": 0, "type": "Inoperative"}), "Rejected"),
+        ("ClearCache", json!({}), "Rejected"),
+        ("DataTransfer", json!({"vendor_id": "com.example", "data": "x"}), "UnknownVendorId"),
+        ("RemoteStartTransaction", json!({"id_tag": "ABC"}), "Rejected"),
+        ("RemoteStopTransaction", json!({"transaction_id": 1}), "Rejected"),
+        ("UnlockConnector", json!({"connector_id": 1}), "NotSupported"),
+        ("TriggerMessage", json!({"requested_message": "MeterValues"}), "NotImplemented"),
+        ("ExtendedTriggerMessage", json!({"requested_message": "SignChargePointCertificate"}), "NotImplemented"),
+    ];
+    let of_other_profiles = [
+        ("CancelReservation", json!({"reservation_id": 1})),
+        ("ClearChargingProfile", json!({})),
+        ("GetCompositeSchedule", json!({"connector_id": 1, "duration": 60})),
+        ("GetLocalListVersion", json!({})),
+        ("SendLocalList", json!({"list_version": 1, "update_type": "Full"})),
+        ("UpdateFirmware", json!({"location": "https://example.com/", "retrieve_date": "2026-01-01T00:00:00Z"})),
+    ];
     for library in BOTH {
         let mut rig = rig(Options { library, ..Options::default() }).await;
         rig.agent.link_is("accepted").await;
-        let known = rig.csms.call("GetLocalListVersion", json!({})).await;
-        assert_eq!(known["error"]["code"], "NotSupported", "{library:?}: {known}");
+        for (action, payload, status) in &requests {
+            let answer = rig.csms.call(action, payload.clone()).await;
+            assert_eq!(answer["answer"]["status"], *status, "{library:?}: {action}: {answer}");
+        }
+        // OCPP-J 1.6 errata 3.7.
+        for (action, payload) in &of_other_profiles {
+            let answer = rig.csms.call(action, payload.clone()).await;
+            assert_eq!(answer["error"]["code"], "NotSupported", "{library:?}: {action}: {answer}");
+        }
         let unknown = rig.csms.raw(r#"[2,"17","MakeCoffee",{}]"#, SHORT).await;
         assert!(unknown[0].starts_with(r#"[4,"17","NotImplemented","#), "{library:?}: {unknown:?}");
-        // The link lives on.
-        assert_eq!(rig.csms.value("NumberOfConnectors").await, "0", "{library:?}");
+        assert_eq!(rig.csms.counts().await.connections, 1, "{library:?}: the link lived through it");
+    }
+}
+
+#[tokio::test]
+async fn what_is_triggered_follows_the_answer() {
+    for library in BOTH {
+        let mut rig = rig(Options { library, ..Options::default() }).await;
+        rig.agent.link_is("accepted").await;
+        let before = rig.csms.counts().await;
+        for action in ["TriggerMessage", "ExtendedTriggerMessage"] {
+            let heartbeat = rig.csms.call(action, json!({"requested_message": "Heartbeat"})).await;
+            assert_eq!(heartbeat["answer"]["status"], "Accepted", "{library:?}: {action}: {heartbeat}");
+            // Accepted by now, so that there is nothing to boot for (OCPP 1.6 errata 3.35).
+            let boot = rig.csms.call(action, json!({"requested_message": "BootNotification"})).await;
+            assert_eq!(boot["answer"]["status"], "Rejected", "{library:?}: {action}: {boot}");
+        }
+        let after = rig.csms.wait_for("heartbeats", before.heartbeats + 2).await;
+        assert_eq!(after.boots, before.boots, "{library:?}");
+
+        let statuses = |requests: Vec<(String, Value)>| {
+            requests.into_iter().filter(|(action, _)| action == "StatusNotification").collect::<Vec<_>>()
+        };
+        let told = statuses(requests(&mut rig.csms).await).len();
+        let status = json!({"requested_message": "StatusNotification", "connector_id": 0});
+        let answer = rig.csms.call("TriggerMessage", status).await;
+        assert_eq!(answer["answer"]["status"], "Accepted", "{library:?}: {answer}");
+        let told_again = wait_until("the status is told again", LONG, async || {
+            let statuses = statuses(requests(&mut rig.csms).await);
+            (statuses.len() > told).then_some(statuses)
+        })
+        .await;
+        assert_eq!(told_again[told].1["connectorId"], 0, "{library:?}: {told_again:?}");
+        let missing = json!({"requested_message": "StatusNotification", "connector_id": 7});
+        let answer = rig.csms.call("TriggerMessage", missing).await;
+        assert_eq!(answer["answer"]["status"], "Rejected", "{library:?}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_reset_begins_the_link_anew_and_leaves_the_tunnel_open() {
+    for library in BOTH {
+        let mut rig = rig(Options { library, ..Options::default() }).await;
+        rig.agent.link_is("accepted").await;
+        rig.open(1).await;
+        for (kind, boots) in [("Soft", 2), ("Hard", 3)] {
+            let answer = rig.csms.call("Reset", json!({ "type": kind })).await;
+            assert_eq!(answer["answer"]["status"], "Accepted", "{library:?}: {kind}: {answer}");
+            let counts = rig.csms.wait_for("boots", boots).await;
+            assert_eq!(counts.connections, boots, "{library:?}: {kind}");
+        }
+        rig.echo_returns().await;
+        assert_eq!(rig.sshd.connections(), 1, "{library:?}");
     }
 }
 
