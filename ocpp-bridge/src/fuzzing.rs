@@ -9,8 +9,8 @@ use serde_json::value::RawValue;
 use crate::frame::{Frame, ParseError};
 use crate::limits::{MAX_DESCRIPTION_CHARS, MAX_ID_CHARS, MAX_MESSAGE_BYTES};
 use crate::{
-    Access, BootInfo, Call, CallId, ChargePoint, ConfigurationStatus, DataTransferStatus, Event, LinkSecurity,
-    Registry, Settings, Url, Vendor,
+    Access, BootInfo, Call, CallId, ChargePoint, ConfigurationStatus, DataTransferStatus, Event,
+    LinkSecurity, Registry, Settings, Url, Vendor,
 };
 
 /// So many texts are handed to a charge point: more show nothing new, and a fuzzer would only make them longer.

@@ -198,4 +198,50 @@ proptest! {
             prop_assert!(known != unknown.iter().any(|unknown| unknown.eq_ignore_ascii_case(key)));
         }
     }
+
+    #[test]
+    fn any_sequence_of_changes_keeps_types_and_bounds(
+        steps in proptest::collection::vec((any::<bool>(), 0..=STANDARD.len(), any_value()), 1..60),
+    ) {
+        let mut registry = Registry::new(2);
+        registry.register("Mine", Access::ReadWrite).unwrap();
+        let count = keys(&registry.get(&[] as &[&str])).len();
+        for (by_csms, index, value) in steps {
+            let name = STANDARD.get(index).map_or("Mine", |key| key.name);
+            let before = registry.value(name).map(str::to_owned);
+            if by_csms {
+                match registry.change(name, &value) {
+                    Change::Changed { value, .. } => prop_assert_eq!(registry.value(name), Some(&*value)),
+                    Change::Unchanged | Change::Refused(_) | Change::Ask { .. } => {
+                        prop_assert_eq!(registry.value(name), before.as_deref(), "{}", name);
+                    }
+                    other => prop_assert!(false, "{name}: {other:?}"),
+                }
+            } else {
+                registry.put(name, Some(value));
+            }
+            for key in &STANDARD {
+                if let Some(value) = registry.value(key.name) {
+                    prop_assert_eq!(key.kind.normalise(value), Ok(value.to_owned()), "{}", key.name);
+                }
+            }
+            let all = registry.get(&[] as &[&str]);
+            prop_assert_eq!(keys(&all).len(), count);
+            for known in all.configuration_key.into_iter().flatten() {
+                prop_assert!(known.value.is_none_or(|value| value.chars().count() <= MAX_VALUE_CHARS));
+            }
+        }
+    }
+}
+
+/// Values of every kind, in range and out of it, and anything else.
+fn any_value() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "-?[0-9]{0,11}",
+        "true|FALSE|yes",
+        "(SoC|Voltage|Voltage.L1|Nonsense)(, ?(SoC|Voltage)){0,60}",
+        "([0-9]{1,3}\\.)?(RST|XYZ|NotApplicable)",
+        ".{0,40}",
+        "x{490,510}",
+    ]
 }
