@@ -69,6 +69,8 @@ impl FromStr for Remote {
         let port = if port == "0" { Some(0) } else { parse_port(port) }.ok_or_else(error)?;
         let bind = match bind {
             "" | "*" => bind.to_owned(),
+            // A host of this name would be written as a path.
+            _ if bind.eq_ignore_ascii_case("unix") => return Err(error()),
             _ => match bind.parse().map_err(|_| error())? {
                 Host::V6(address) => address.to_string(),
                 host => host.to_string(),
