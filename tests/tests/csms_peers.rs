@@ -228,12 +228,13 @@ async fn a_reset_begins_the_link_anew_and_leaves_the_tunnel_open() {
         rig.open(1).await;
         for (kind, boots) in [("Soft", 2), ("Hard", 3)] {
             // Python's session ends with its first answer that the closed connection doesn't take, and then it
-            // hasn't read ours: the last request after a boot has to be done with.
+            // hasn't read ours: the last request after a boot has to be done with, which it is once a later one is.
             wait_until("the statuses are told", LONG, async || {
                 let told = statuses(requests(&mut rig.csms).await).len() as u64;
                 (told >= boots - 1).then_some(())
             })
             .await;
+            assert_eq!(rig.csms.value("NumberOfConnectors").await, "0", "{library:?}");
             let answer = rig.csms.call("Reset", json!({ "type": kind })).await;
             assert_eq!(answer["answer"]["status"], "Accepted", "{library:?}: {kind}: {answer}");
             let counts = rig.csms.wait_for("boots", boots).await;
