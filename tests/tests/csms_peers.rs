@@ -128,6 +128,34 @@ async fn a_wrong_password_is_told_and_the_right_one_is_enough_to_come_back() {
 }
 
 #[tokio::test]
+async fn certificates_of_both_sides_make_profile_3() {
+    for library in BOTH {
+        let options =
+            Options { library, tls: true, password: None, client_certificates: true, ..Options::default() };
+        let mut rig = rig(options).await;
+        assert_eq!(rig.agent.link_is("accepted").await["profile"], 3, "{library:?}");
+        assert_eq!(rig.csms.value("SecurityProfile").await, "3", "{library:?}");
+        rig.open(1).await;
+        rig.echo_returns().await;
+    }
+}
+
+#[tokio::test]
+async fn a_new_authorization_key_is_used_from_then_on() {
+    for library in BOTH {
+        let mut rig = rig(Options { library, tls: true, ..Options::default() }).await;
+        rig.agent.link_is("accepted").await;
+        let (value, bytes) = ("000102030405060708090a0b0c0d0e0f", (0..16).collect::<Vec<u8>>());
+        rig.csms.set_password(&bytes).await;
+        assert_eq!(rig.csms.change("AuthorizationKey", value).await, "Accepted", "{library:?}");
+        rig.csms.wait_for("connections", 2).await;
+        rig.agent.link_is("accepted").await;
+        let key = rig.csms.key("AuthorizationKey").await;
+        assert!(key.as_ref().is_some_and(|key| key["value"].is_null()), "{library:?}: {key:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_unknown_charge_point_goes_on_asking_and_is_taken_once_it_is_known() {
     for library in BOTH {
         let csms = Csms::start(Options { library, identity: "DE*ABC 1".into(), ..Options::default() }).await;
