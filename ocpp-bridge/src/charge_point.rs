@@ -189,6 +189,16 @@ impl ChargePoint {
         self.send_due(now);
     }
 
+    /// Looks at a text only for whether it is the answer that [`is_owed_answer`](Self::is_owed_answer) waits for.
+    pub(crate) fn settle(&mut self, text: &str) {
+        if let Ok(Frame::CallResult { id, .. } | Frame::CallError { id, .. })
+        | Err(ParseError::Answer { id, .. }) = Frame::parse(text)
+            && let Some(connection) = &mut self.connection
+        {
+            connection.settle(&id);
+        }
+    }
+
     /// The connection is gone: answers that were due on it are dropped, and the embedder's CALLs are lost.
     pub fn handle_disconnected(&mut self, _now: Instant) {
         self.lose_calls();
@@ -255,6 +265,11 @@ impl ChargePoint {
         !self.is_embedder_busy()
             && !self.is_resetting()
             && self.connection.as_ref().is_some_and(Connection::has_room)
+    }
+
+    /// Whether the CSMS has a CALL of ours to answer, even one that was given up.
+    pub(crate) fn is_owed_answer(&self) -> bool {
+        self.connection.as_ref().is_some_and(Connection::is_owed_answer)
     }
 
     /// Whether it is the embedder that keeps us from taking texts: it has events to take, or changes to answer.

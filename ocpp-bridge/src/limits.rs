@@ -181,7 +181,10 @@ pub const MAX_UNANSWERED_CALLS: u32 = 3;
 /// what guards writing, with pings and without.
 pub const TCP_USER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long a closing handshake may take.
+/// How long the CSMS may take to answer our last CALL before the link is closed.
+pub const ANSWER_GRACE: Duration = Duration::from_secs(1);
+
+/// How long a closing handshake may take, the wait for that answer included.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long a connection must live until the CSMS is taken to have accepted its credentials, if it has said nothing

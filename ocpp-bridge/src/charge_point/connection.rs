@@ -56,6 +56,8 @@ pub(super) struct Connection {
     pub(super) is_reset: bool,
     frames: VecDeque<Text>,
     outstanding: Option<Outstanding>,
+    /// The CALL that was sent last, until the CSMS has answered it, also after it was given up.
+    owed: Option<MessageId>,
     pending: heapless::Vec<(RequestId, Asked, MessageId), MAX_PENDING_ANSWERS>,
 }
 
@@ -72,6 +74,7 @@ impl Connection {
             is_reset: false,
             frames: VecDeque::new(),
             outstanding: None,
+            owed: None,
             pending: heapless::Vec::new(),
         }
     }
@@ -89,8 +92,22 @@ impl Connection {
 
     pub(super) fn next_frame(&mut self) -> Option<String> {
         match self.frames.pop_front()? {
-            Text::Call(text) | Text::Answer(text) => Some(text),
+            Text::Answer(text) => Some(text),
+            Text::Call(text) => {
+                self.owed = self.outstanding.as_ref().map(|outstanding| outstanding.id.clone());
+                Some(text)
+            }
         }
+    }
+
+    /// Whether the CSMS has a CALL of ours to answer.
+    pub(super) fn is_owed_answer(&self) -> bool {
+        self.owed.is_some()
+    }
+
+    /// The CSMS has answered the CALL of this id.
+    pub(super) fn settle(&mut self, id: &MessageId) {
+        self.owed.take_if(|owed| owed == id);
     }
 
     /// Nothing may be sent from now on, not even what is waiting to be.
@@ -136,6 +153,7 @@ impl Connection {
 
     /// The CALL that an answer with this id belongs to; it is outstanding no more.
     pub(super) fn take_answered(&mut self, id: &MessageId) -> Option<Own> {
+        self.settle(id);
         self.outstanding.take_if(|outstanding| outstanding.id == *id).map(|outstanding| outstanding.call)
     }
 

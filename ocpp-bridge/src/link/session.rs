@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::{
 use super::connect::Socket;
 use crate::{
     ChargePoint,
-    limits::{CLOSE_TIMEOUT, MAX_QUOTED_CHARS},
+    limits::{ANSWER_GRACE, CLOSE_TIMEOUT, MAX_QUOTED_CHARS},
 };
 
 /// One live WebSocket.
@@ -156,6 +156,16 @@ impl Session {
         None
     }
 
+    async fn take_owed_answer(&mut self, charge_point: &mut ChargePoint) {
+        while charge_point.is_owed_answer() {
+            match self.socket.next().await {
+                Some(Ok(Message::Text(text))) => charge_point.settle(&text),
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                Some(Ok(_)) => {}
+            }
+        }
+    }
+
     /// Ends the connection in good order, as far as the CSMS plays along, and not for long.
     pub(super) async fn close(mut self, ending: &Ending, charge_point: &mut ChargePoint) {
         let closing = async {
@@ -166,6 +176,9 @@ impl Session {
                     while let Some(text) = charge_point.poll_transmit() {
                         self.socket.send(Message::text(text)).await?;
                     }
+                    // A CSMS that can't send its answer any more may end the session on the spot, and never read what
+                    // we said last: Python's `ocpp` does.
+                    let _ = timeout(ANSWER_GRACE, self.take_owed_answer(charge_point)).await;
                     self.socket.close(Some(CloseFrame { code, reason: Utf8Bytes::default() })).await?;
                 }
             }

@@ -1,11 +1,11 @@
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
 use ocpp_bridge::{
     Call, CallId, ConfigurationStatus, LinkSecurity, Outcome, RegistrationStatus,
     limits::{self, MAX_CALLS},
 };
-use serde_json::json;
+use serde_json::{json, value::to_raw_value};
 use tokio_tungstenite::tungstenite::{
     Message,
     protocol::{CloseFrame, frame::coding::CloseCode},
@@ -331,7 +331,7 @@ async fn calls_of_the_embedder_are_sent_and_their_outcomes_come_back() {
     let mut peer = csms.accept_boot().await;
     agent.until_state(LinkState::Accepted).await;
     let call = |number: u64| {
-        let payload = serde_json::value::to_raw_value(&json!({"vendorId": "x"})).unwrap();
+        let payload = to_raw_value(&json!({"vendorId": "x"})).unwrap();
         Command::Call(Call { id: CallId(number), action: "DataTransfer", payload })
     };
     // More than there is place for, and a command behind them.
@@ -369,6 +369,30 @@ async fn reset_closes_the_connection_in_good_order_and_boots_anew() {
     let status = agent.until_state(LinkState::Accepted).await;
     assert_eq!(status.last_error, None, "what was asked for is no error");
     while agent.event().await != (Event::Reset { hard: false }) {}
+}
+
+#[tokio::test]
+async fn before_a_reset_the_csms_can_answer_what_it_was_asked() {
+    let csms = Csms::start().await;
+    let agent = Agent::start(settings(&csms.url));
+    let mut peer = csms.accept_boot().await;
+    let payload = to_raw_value(&json!({"vendorId": "acme"})).unwrap();
+    agent.command(Command::Call(Call { id: CallId(1), action: "DataTransfer", payload })).await;
+    let asked = peer.receive().await;
+    assert_eq!(asked[2], "DataTransfer");
+    let answer = peer.call("r", "Reset", json!({"type": "Hard"})).await;
+    assert_eq!(answer, json!([3, "r", {"status": "Accepted"}]));
+    assert!(timeout(Duration::from_millis(300), peer.next()).await.is_err(), "it waits for the answer");
+    peer.send(json!([3, asked[1], {"status": "Accepted"}])).await;
+    assert_eq!(peer.close_code().await, CloseCode::Away);
+
+    // One that never answers isn't waited for.
+    let mut peer = csms.accept_boot().await;
+    let payload = to_raw_value(&json!({"vendorId": "acme"})).unwrap();
+    agent.command(Command::Call(Call { id: CallId(2), action: "DataTransfer", payload })).await;
+    assert_eq!(peer.receive().await[2], "DataTransfer");
+    peer.call("r", "Reset", json!({"type": "Hard"})).await;
+    assert_eq!(peer.close_code().await, CloseCode::Away);
 }
 
 #[tokio::test]
