@@ -1,6 +1,7 @@
 //! What the configuration takes, and how it tells of mistakes.
 
 use super::*;
+use std::fs;
 
 const MINIMAL: &str =
     "[ocpp]\nurl = \"wss://csms.example.com/ocpp\"\nidentity = \"CP001\"\nauthorization_key_file = \"/k\"\n";
