@@ -143,6 +143,8 @@ pub const COLLECTOR_RESOLVE: Duration = Duration::from_secs(600);
 pub const COLLECTOR_BACKOFF: Duration = Duration::from_secs(1);
 /// The longest wait.
 pub const COLLECTOR_BACKOFF_MOST: Duration = Duration::from_secs(60);
+/// How long a connection to a collector that was lost must live before the collector counts as reached again.
+pub const COLLECTOR_SETTLED: Duration = Duration::from_secs(10);
 /// How long the agent's end waits for the last messages to be sent.
 pub const COLLECTOR_STOP: Duration = Duration::from_secs(1);
 /// Clients of the control socket that may follow the log at once, so that places are left for commands.

@@ -17,13 +17,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket, lookup_host};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::Level;
 
 use super::rfc5424::Messages;
 use crate::limits::{
     COLLECTOR_ADDRESSES, COLLECTOR_BACKOFF, COLLECTOR_BACKOFF_MOST, COLLECTOR_DEAD, COLLECTOR_QUEUE,
-    COLLECTOR_RESOLVE, COLLECTOR_STOP, COLLECTOR_TIMEOUT,
+    COLLECTOR_RESOLVE, COLLECTOR_SETTLED, COLLECTOR_STOP, COLLECTOR_TIMEOUT,
 };
 
 /// Where the log is sent to.
@@ -207,10 +207,19 @@ async fn run(queue: &'static Queue, collector: Collector) {
 /// Sends until the connection breaks, its address is old, or it is time to end.
 async fn pass(queue: &Queue, connection: &mut Connection, collector: &Collector) -> io::Result<()> {
     let old = Instant::now() + COLLECTOR_RESOLVE;
+    // A datagram to nobody is refused when the next one is sent, if ever, and a broken collector may accept and close. Each
+    // change of mind would be a line of the log, which is to be sent in its turn.
+    let settled = Instant::now() + COLLECTOR_SETTLED;
+    let mut doubted = queue.waiting().status.error.is_some();
     loop {
         let message = tokio::select! {
             biased;
             error = connection.closed() => return Err(error),
+            () = sleep_until(settled), if doubted => {
+                doubted = false;
+                tell(queue, collector, None);
+                continue;
+            }
             message = queue.next() => message,
         };
         let Some(message) = message else { return Ok(()) };
@@ -219,7 +228,6 @@ async fn pass(queue: &Queue, connection: &mut Connection, collector: &Collector)
         }
         timeout(COLLECTOR_TIMEOUT, connection.send(&message)).await??;
         queue.sent();
-        tell(queue, collector, None);
     }
 }
 
@@ -435,6 +443,23 @@ mod tests {
             let length = socket.recv(&mut buffer).await.unwrap();
             let message = std::str::from_utf8(&buffer[..length]).unwrap();
             assert!(message.starts_with(priority) && message.ends_with(line), "{message}");
+        }
+        log.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_port_that_refuses_datagrams_is_no_collector_that_comes_and_goes() {
+        let nobody = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let queue = queue();
+        let log = start(queue, &format!("udp://{nobody}"));
+        let mut lost = None;
+        while lost.is_none_or(|lost: Instant| lost.elapsed() < COLLECTOR_BACKOFF * 3) {
+            queue.push(Level::INFO, "nobody hears this");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            match log.view().status().error {
+                Some(_) => lost = lost.or_else(|| Some(Instant::now())),
+                None => assert!(lost.is_none(), "it was sent, and not received"),
+            }
         }
         log.stop().await;
     }
