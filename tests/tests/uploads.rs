@@ -346,6 +346,8 @@ async fn an_upload_outlives_the_link_and_its_end_is_told_afterwards() {
     assert_eq!(csms.call("GetLog", request).await["answer"]["status"], "Accepted");
     server.wait_for(1).await;
     is_told(&mut csms, &agent, &[("Uploading", Some(5))]).await;
+    // Once it has answered this, the agent has the CSMS's answer to that; otherwise it would tell it again.
+    csms.get(&["HeartbeatInterval"]).await;
     csms.kill().await;
     server.wait_for(2).await;
     tokio::time::sleep(SHORT).await;
