@@ -56,6 +56,12 @@ pub const PROFILE_ATTEMPTS: u32 = 3;
 /// A client certificate that ends so soon is told of.
 pub const CERTIFICATE_NOTICE: Duration = Duration::from_secs(30 * 24 * 3600);
 
+/// Threads that look up names and write files, at most; what needs more waits. A name server that doesn't answer holds one
+/// for each tunnel that asks it, and each connection to a local service that has a name of its own takes one.
+pub const BLOCKING_THREADS: usize = 32;
+/// How long such a thread waits for more work before it ends, and frees its stack.
+pub const IDLE_THREAD: Duration = Duration::from_secs(1);
+
 /// Commands that wait for the supervisor: one of each client, and OCPP's.
 pub const SUPERVISOR_COMMANDS: usize = 16;
 /// Events of the OCPP link that wait for the trigger.

@@ -115,6 +115,11 @@ impl Engine {
         .await;
     }
 
+    /// Waits until only the agent's one thread is left: those that look up names and write files have ended.
+    pub async fn has_one_thread(&self) {
+        wait_until("one thread is left", LONG, async || (self.figures().threads == 1).then_some(())).await;
+    }
+
     /// What the agent takes now.
     pub fn figures(&self) -> Figures {
         Figures::of(self.agent.pid())

@@ -27,6 +27,7 @@ use crate::audit::{Kind, Outcome, Record, Source};
 use crate::config::{Config, ConfigError, DEFAULT_PATH};
 use crate::control::protocol::Problem;
 use crate::exit::Exit;
+use crate::limits::{BLOCKING_THREADS, IDLE_THREAD};
 use crate::service::privileges;
 
 /// Does what this process was called for.
@@ -88,9 +89,12 @@ fn record(config: &Config, kind: Kind, more: impl FnOnce(Record) -> Record) {
     }
 }
 
-/// Runs an agent on a single thread, which serves all its tunnels.
+/// Runs an agent on a single thread, which serves all its tunnels. Names are looked up and files written on others, which
+/// end soon afterwards.
 fn block_on<T>(work: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_all().thread_keep_alive(IDLE_THREAD).max_blocking_threads(BLOCKING_THREADS);
+    let runtime = runtime.build().map_err(|error| {
         Problem::new(Exit::Error, format!("can't start: {error}"), "free some memory or descriptors")
     })?;
     let result = runtime.block_on(work);
