@@ -1,4 +1,4 @@
-//! What all tunnels of a device carry together, and an alarm at an amount of it.
+//! What all tunnels of a device carry together, an alarm at an amount of it, and a limit.
 //!
 //! Nobody has to look at the meter again and again: whoever passes the amount rings.
 
@@ -15,6 +15,8 @@ pub struct Meter {
     bytes: AtomicU64,
     alarm_at: AtomicU64,
     alarm: Notify,
+    limit: AtomicU64,
+    lifted: Notify,
 }
 
 impl Meter {
@@ -38,6 +40,31 @@ impl Meter {
         self.alarm.notified().await;
     }
 
+    /// Once it shows `bytes`, nothing more passes until the limit is raised. `u64::MAX` is none.
+    ///
+    /// The limit is what holds an amount to the packet. Whoever hears the alarm comes late: a connection at full speed has
+    /// carried megabytes by then, and its goodbye stands behind more.
+    pub fn set_limit(&self, bytes: u64) {
+        self.limit.store(bytes, Ordering::Relaxed);
+        self.lifted.notify_waiters();
+    }
+
+    /// May more pass now?
+    pub(crate) fn has_room(&self) -> bool {
+        self.bytes() < self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Waits until more may pass.
+    pub(crate) async fn room(&self) {
+        loop {
+            let lifted = self.lifted.notified();
+            if self.has_room() {
+                return;
+            }
+            lifted.await;
+        }
+    }
+
     /// So many bytes have passed.
     pub fn add(&self, bytes: usize) {
         let before = self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -50,7 +77,13 @@ impl Meter {
 
 impl Default for Meter {
     fn default() -> Self {
-        Self { bytes: AtomicU64::new(0), alarm_at: AtomicU64::new(u64::MAX), alarm: Notify::new() }
+        Self {
+            bytes: AtomicU64::new(0),
+            alarm_at: AtomicU64::new(u64::MAX),
+            alarm: Notify::new(),
+            limit: AtomicU64::new(u64::MAX),
+            lifted: Notify::new(),
+        }
     }
 }
 
@@ -81,5 +114,22 @@ mod tests {
         assert_eq!(meter.bytes(), 109);
         meter.set_alarm(50);
         assert!(rings(&meter).await, "it has passed already");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_passes_at_its_limit_until_it_is_raised() {
+        let meter = Meter::default();
+        let has_room = async || timeout(Duration::from_millis(1), meter.room()).await.is_ok();
+        meter.set_limit(100);
+        meter.add(99);
+        assert!(has_room().await);
+        meter.add(1);
+        assert!(!has_room().await);
+        let raise = async {
+            meter.set_limit(100);
+            tokio::task::yield_now().await;
+            meter.set_limit(101);
+        };
+        timeout(Duration::from_millis(1), async { tokio::join!(meter.room(), raise) }).await.unwrap();
     }
 }

@@ -145,6 +145,7 @@ pub(crate) struct Local {
     spoke: AtomicBool,
     share: Share,
     passed: Arc<Passed>,
+    abandoned: Notify,
 }
 
 /// How far the server has ended a channel.
@@ -184,14 +185,23 @@ impl Local {
             spoke: AtomicBool::new(false),
             share,
             passed: Arc::new(Passed::new(traffic)),
+            abandoned: Notify::new(),
         }
     }
 
-    /// Data from the channel. Waits only while the tunnel's budget is spent.
+    /// Data from the channel. Waits while the tunnel's budget is spent, and while the device's meter is at its limit.
     pub(crate) async fn receive(&self, data: &[u8]) {
-        self.passed.traffic.meter.add(data.len());
+        let meter = &self.passed.traffic.meter;
+        meter.add(data.len());
         if self.inbound().over {
             return;
+        }
+        if !meter.has_room() {
+            // The SSH connection isn't read any further meanwhile, so that the server can't send more.
+            tokio::select! {
+                () = meter.room() => {}
+                () = self.abandoned.notified() => return,
+            }
         }
         self.share.take(data.len()).await;
         let mut inbound = self.inbound();
@@ -270,6 +280,7 @@ impl Local {
     fn abandon(&self) {
         let mut inbound = self.inbound();
         inbound.over = true;
+        self.abandoned.notify_one();
         inbound.queue.clear();
         self.share.give_back();
         if !inbound.delivered {
@@ -378,6 +389,7 @@ async fn copy(local: &Local, writer: &ChannelWriter, traffic: &Traffic) -> io::R
 async fn outbound(local: &Local, writer: &ChannelWriter) -> io::Result<()> {
     let mut buffer = BytesMut::new();
     loop {
+        local.passed.traffic.meter.room().await;
         local.stream.readable().await?;
         buffer.reserve(READ_BYTES);
         let room = buffer.capacity();

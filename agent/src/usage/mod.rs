@@ -177,7 +177,8 @@ impl Usage {
         self.write_at = None;
     }
 
-    /// At the next byte if none has passed since the last write, or else at the next level.
+    /// At the next byte if none has passed since the last write, or else at the next level. At the cap nothing passes any
+    /// more, whenever we come round to closing the tunnels.
     fn set_alarm(&self) {
         let room = match (self.write_at, self.cap) {
             (None, _) => 1,
@@ -188,6 +189,8 @@ impl Usage {
             }
         };
         self.meter.set_alarm(self.read.saturating_add(room));
+        let left = self.cap.map_or(u64::MAX, |cap| cap.saturating_sub(self.count.bytes()));
+        self.meter.set_limit(self.read.saturating_add(left));
     }
 }
 

@@ -78,7 +78,7 @@ pub(crate) struct Session {
     peer: Peer,
     prompt: Prompt,
     _learning: Option<AbortOnDrop>,
-    _forwarded: AbortOnDrop,
+    forwarded: AbortOnDrop,
     socket: ShutOnDrop,
 }
 
@@ -142,7 +142,7 @@ impl Session {
             peer,
             prompt,
             _learning: None,
-            _forwarded: forwarded,
+            forwarded,
             socket,
         })
     }
@@ -307,8 +307,11 @@ impl Session {
         }
     }
 
-    /// Says goodbye and waits for the server to end the connection, with which it frees our ports; at most two seconds.
+    /// Ends the forwarded connections, says goodbye and waits for the server to end the connection, with which it frees
+    /// our ports; at most two seconds.
     pub(crate) async fn disconnect(mut self) {
+        // First, because russh's task may be waiting for one of them, and could not say goodbye.
+        drop(self.forwarded);
         let goodbye = async {
             if self.handle.disconnect(Disconnect::ByApplication, "", "").await.is_ok() {
                 let _ = (&mut self.lost).await;
