@@ -30,7 +30,9 @@
 //!    send as one message, and [`poll_event`](ChargePoint::poll_event).
 //! 3. Then wait for the next input or for `poll_timeout`, which every input may change.
 //!
-//! Pings, reconnecting and its back-off are the transport's: [`ChargePoint::ping_interval`] says what the CSMS wants. Once
+//! Pings, reconnecting and its back-off are the transport's: [`ChargePoint::ping_interval`] says what the CSMS wants, which is
+//! nothing before the key `WebSocketPingInterval` has a value: give it the transport's by
+//! [`set_value`](ChargePoint::set_value). `AuthorizationKey` and `SecurityProfile` are keys that the embedder registers. Once
 //! [`ChargePoint::is_resetting`] and nothing is left to transmit, the connection is to be closed and made anew.
 //!
 //! ```

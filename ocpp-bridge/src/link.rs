@@ -177,7 +177,9 @@ struct Driver {
 /// seconds at most.
 ///
 /// `events` may be slow: while it is full, the CSMS has to wait, and nothing else. `status` always shows the
-/// latest state. Every event that wants an answer is to be answered by [`Command::AnswerChange`].
+/// latest state. Every event that wants an answer is to be answered, even if by a refusal, with the command of its kind
+/// ([`Command::AnswerChange`], [`Command::AnswerTransfer`], [`Command::AnswerUpload`]): while
+/// [`MAX_PENDING_ANSWERS`](crate::limits::MAX_PENDING_ANSWERS) wait, nothing is read from the CSMS.
 pub async fn run(
     settings: LinkSettings,
     mut charge_point: ChargePoint,
