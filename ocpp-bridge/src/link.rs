@@ -397,6 +397,10 @@ impl Driver {
                         if unanswered + 1 >= MAX_UNANSWERED_CALLS {
                             return Ok(Ending::unanswered(unanswered + 1));
                         }
+                        // Who looks now should see why it isn't accepted; a link that is accepted goes on as if nothing were.
+                        if !self.is_accepted() {
+                            self.publisher.failed(Ending::unanswered(unanswered + 1).reason.into_owned());
+                        }
                         session.doubt(now());
                     }
                     if let Some(ending) = session.handle_timeout(now(), ping_interval) {

@@ -48,6 +48,7 @@ fn for_people(document: &Value, colour: bool) -> String {
         lines.push("clock not set: times below are not to be trusted, limits hold all the same".into());
     }
     lines.push(ocpp_line(&document["ocpp"]));
+    lines.extend(shortfall(&document["ocpp"]));
     if let Some(error) = document["ocpp"]["last_error"].as_str() {
         lines.push(format!("     last error: {error}"));
     }
@@ -78,6 +79,14 @@ fn ocpp_line(ocpp: &Value) -> String {
     let profile =
         ocpp["profile"].as_u64().map_or_else(String::new, |profile| format!(", security profile {profile}"));
     format!("ocpp {state} since {since}: {}{profile}", text(&ocpp["url"]))
+}
+
+/// Only profile 3 can end up lower than it was made for: whether the certificate is asked for is the CSMS's choice.
+fn shortfall(ocpp: &Value) -> Option<String> {
+    let (profile, wanted) = (ocpp["profile"].as_u64()?, ocpp["security_profile"].as_u64()?);
+    (profile < wanted).then(|| {
+        format!("     made for security profile {wanted}, but the CSMS doesn't ask for our client certificate: let it verify clients")
+    })
 }
 
 /// What the tunnels have carried; an agent of an earlier version doesn't tell.
@@ -191,6 +200,16 @@ mod tests {
              until 2026-11-21T18:00:02Z\n     \
              last error: a\nb"
         );
+    }
+
+    #[test]
+    fn people_are_told_of_a_link_that_is_less_than_it_was_made_for() {
+        let mut document = document("up");
+        for (wanted, told) in [(2, false), (3, true)] {
+            document["ocpp"]["security_profile"] = wanted.into();
+            let text = for_people(&document, false);
+            assert_eq!(text.contains("doesn't ask for our client certificate"), told, "{text}");
+        }
     }
 
     #[test]

@@ -220,7 +220,10 @@ impl Ending {
 
     /// The CSMS has left so many CALLs in a row unanswered.
     pub(super) fn unanswered(calls: u32) -> Self {
-        let reason = format!("the CSMS left {calls} of our messages in a row unanswered");
+        let reason = match calls {
+            1 => "the CSMS left our last message unanswered".to_owned(),
+            calls => format!("the CSMS left {calls} of our messages in a row unanswered"),
+        };
         Self::refused(reason, CloseCode::Protocol)
     }
 

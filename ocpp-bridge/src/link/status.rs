@@ -35,7 +35,8 @@ pub struct LinkStatus {
     pub profile: Option<u8>,
     /// Since when `state` is what it is.
     pub since: Instant,
-    /// Why the last connection failed or ended. Stays until the CSMS accepts us again.
+    /// Why the last connection failed or ended, or that the CSMS doesn't answer on this one. Stays until the CSMS accepts
+    /// us again.
     pub last_error: Option<String>,
     /// The CSMS's last answer to BootNotification.
     pub boot: Option<RegistrationStatus>,

@@ -105,7 +105,7 @@ fn explain_certificate(error: &CertificateError) -> String {
             format!(
                 "the CSMS's certificate isn't for {}, but for {}",
                 expected.to_str(),
-                presented.join(", ")
+                presented.iter().map(|name| plain(name)).collect::<Vec<_>>().join(", ")
             )
         }
         // The verifier's own error type isn't ours to name; its words are its variants'.
@@ -114,6 +114,14 @@ fn explain_certificate(error: &CertificateError) -> String {
         }
         error => format!("the CSMS's certificate can't be accepted: {error}"),
     }
+}
+
+/// A name of a certificate without what the verifier wraps it in: `DnsName("csms.example.com")`, `IpAddress(192.0.2.1)`.
+fn plain(presented: &str) -> &str {
+    presented
+        .split_once('(')
+        .and_then(|(kind, rest)| rest.strip_suffix(')').filter(|_| matches!(kind, "DnsName" | "IpAddress")))
+        .map_or(presented, |name| name.trim_matches('"'))
 }
 
 /// The time that a certificate was judged at: this clock's, or a later one where this clock isn't set.

@@ -45,6 +45,19 @@ async fn a_csms_that_answers_nothing_but_pings_is_given_up_after_three_calls() {
 }
 
 #[tokio::test]
+async fn a_csms_that_leaves_the_boot_unanswered_is_told_of_while_the_link_lasts() {
+    let csms = Csms::start().await;
+    let mut agent = Agent::start_with(
+        settings(&csms.url),
+        charge_point(|settings| settings.call_timeout = Duration::from_millis(100)),
+    );
+    let mut peer = csms.accept().await;
+    assert_eq!(peer.receive().await[2], "BootNotification");
+    let status = agent.until_error("unanswered").await;
+    assert_eq!((status.state, status.profile), (LinkState::Booting, Some(0)));
+}
+
+#[tokio::test]
 async fn a_csms_that_ignores_heartbeats_but_has_something_to_say_is_kept() {
     let (_csms, mut agent, mut peer) = quick_heartbeats().await;
     agent.until_state(LinkState::Accepted).await;

@@ -212,8 +212,7 @@ async fn wrong_ca_is_an_unknown_issuer() {
 async fn wrong_name_says_both_names() {
     let ca = Ca::new("Test CA");
     let error = error_with(ca.acceptor(&["csms.example.com"], |_| {}), &ca).await;
-    assert!(error.contains("isn't for 127.0.0.1, but for"), "{error}");
-    assert!(error.contains("csms.example.com"), "{error}");
+    assert!(error.ends_with("isn't for 127.0.0.1, but for csms.example.com"), "{error}");
 }
 
 #[tokio::test]
