@@ -25,7 +25,9 @@ use crate::clock;
 use crate::config::{CLIENT_KEY, Config, Ocpp, Slot};
 use crate::kept_configuration::KeptConfiguration;
 use crate::limits::{LINK_COMMANDS, LINK_EVENTS, OCPP_VALUE_CHARACTERS};
-use crate::link_security::{AUTHORIZATION_KEY, FileError, LinkSecurity, SECURITY_PROFILE, SecurityView};
+use crate::link_security::{
+    AUTHORIZATION_KEY, FileError, Judgement, LinkSecurity, SECURITY_PROFILE, SecurityView,
+};
 use crate::policy::Refusal;
 use crate::proxy::{ProxyFileError, with_credentials};
 use crate::report::ReportsView;
@@ -233,9 +235,6 @@ impl Trigger {
                     Some(Event::ChangeConfiguration { request, key, value, security }) => {
                         let status = self.change(&key, &value, security.profile()).await;
                         self.look(&mut views).await;
-                        if status == ConfigurationStatus::Accepted && is_security_key(&key) {
-                            self.reporting.reconfigured(&key);
-                        }
                         self.answer(request, status).await;
                         self.carry_on_security().await;
                     }
@@ -322,11 +321,17 @@ impl Trigger {
     }
 
     async fn change(&mut self, key: &str, value: &str, profile: u8) -> ConfigurationStatus {
-        if let Some(status) = self.security.change(key, value) {
-            let accepted = status == ConfigurationStatus::Accepted;
-            let outcome = if accepted { Outcome::Success } else { Outcome::Refused };
+        if let Some(judgement) = self.security.change(key, value) {
+            let (status, outcome) = match judgement {
+                Judgement::Unchanged => return ConfigurationStatus::Accepted,
+                Judgement::Changed => (ConfigurationStatus::Accepted, Outcome::Success),
+                Judgement::Rejected => (ConfigurationStatus::Rejected, Outcome::Refused),
+            };
             let shown = key.eq_ignore_ascii_case(SECURITY_PROFILE).then_some(value);
             self.record_change(Source::Ocpp { profile }.into(), outcome, key, shown);
+            if judgement == Judgement::Changed {
+                self.reporting.reconfigured(key);
+            }
             return status;
         }
         let Some(slot) = self.slots.iter().find(|slot| slot.key.eq_ignore_ascii_case(key)) else {
@@ -380,11 +385,6 @@ impl Trigger {
     async fn answer(&self, request: RequestId, status: ConfigurationStatus) {
         let _ = self.commands.send(Command::AnswerChange { request, status }).await;
     }
-}
-
-/// What the CSMS may change of how the link proves itself.
-fn is_security_key(key: &str) -> bool {
-    [AUTHORIZATION_KEY, SECURITY_PROFILE].iter().any(|name| name.eq_ignore_ascii_case(key))
 }
 
 /// The runtime's clock, which tests may stop.

@@ -11,7 +11,7 @@ pub mod rollover;
 use std::path::Path;
 use std::sync::Arc;
 
-use ocpp_bridge::{AuthorizationKey, Command, ConfigurationStatus, ConnectionProfile, LinkStatus};
+use ocpp_bridge::{AuthorizationKey, Command, ConnectionProfile, LinkStatus};
 use tokio::sync::watch;
 
 use self::file::KeptFile;
@@ -55,6 +55,17 @@ pub fn check_files(ocpp: &Ocpp) -> Result<(), FileError> {
     let proof = Proof { profile: ocpp.security_profile, key: authorization_key(ocpp)? };
     connection_profile(ocpp, &proof)?;
     client_certificate(ocpp).map(drop)
+}
+
+/// What became of a change that the CSMS asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judgement {
+    /// It is what is in use already.
+    Unchanged,
+    /// It is kept, and in use or being tried.
+    Changed,
+    /// It isn't taken.
+    Rejected,
 }
 
 impl LinkSecurity {
@@ -118,7 +129,7 @@ impl LinkSecurity {
     /// Judges a change that the CSMS asks for. `None`: the key isn't one of these.
     ///
     /// After the answer, [`Self::take_command`] has what the link is to do.
-    pub fn change(&mut self, key: &str, value: &str) -> Option<ConfigurationStatus> {
+    pub fn change(&mut self, key: &str, value: &str) -> Option<Judgement> {
         // A clone that isn't kept is a change that didn't happen.
         let mut rollover = self.rollover.clone();
         let judged = match key {
@@ -145,11 +156,11 @@ impl LinkSecurity {
                 if change != Change::Unchanged {
                     self.show(self.under_way());
                 }
-                Some(ConfigurationStatus::Accepted)
+                Some(if change == Change::Unchanged { Judgement::Unchanged } else { Judgement::Changed })
             }
             Err(reason) => {
                 tracing::warn!(key, reason, "security-change-rejected");
-                Some(ConfigurationStatus::Rejected)
+                Some(Judgement::Rejected)
             }
         }
     }

@@ -59,7 +59,7 @@ fn status(profile: u64, proven: bool) -> LinkStatus {
 fn a_change_is_kept_before_it_is_answered_and_connects_after_it() {
     let device = Device::profile_1();
     let (mut security, _) = device.start();
-    assert_eq!(security.change(AUTHORIZATION_KEY, NEW_KEY), Some(ConfigurationStatus::Accepted));
+    assert_eq!(security.change(AUTHORIZATION_KEY, NEW_KEY), Some(Judgement::Changed));
     assert!(fs::read_to_string(device.kept()).unwrap().contains("\"trial\""));
     assert_eq!(security.view().borrow().change.as_deref(), Some("trying a new authorization key"));
     let Some(Command::Connect { profile, number: 1, at_once: true }) = security.take_command() else {
@@ -80,12 +80,12 @@ fn a_change_that_cant_be_kept_is_rejected_and_didnt_happen() {
     // A directory in the file's place: nothing can be put there, not even by root.
     fs::create_dir(device.kept()).unwrap();
     for (key, value) in [(AUTHORIZATION_KEY, NEW_KEY), (SECURITY_PROFILE, "2")] {
-        assert_eq!(security.change(key, value), Some(ConfigurationStatus::Rejected), "{key}");
+        assert_eq!(security.change(key, value), Some(Judgement::Rejected), "{key}");
     }
     assert!(security.take_command().is_none());
     assert_eq!((security.profile_value().as_str(), &security.view().borrow().change), ("1", &None));
     fs::remove_dir(device.kept()).unwrap();
-    assert_eq!(security.change(AUTHORIZATION_KEY, NEW_KEY), Some(ConfigurationStatus::Accepted));
+    assert_eq!(security.change(AUTHORIZATION_KEY, NEW_KEY), Some(Judgement::Changed));
 }
 
 #[test]
@@ -117,8 +117,10 @@ fn a_higher_profile_survives_a_restart_and_a_lower_configuration() {
     );
     let (mut security, first) = device.start();
     assert_eq!(urls(&first), ["ws://csms:8080/ocpp", "wss://csms/ocpp"]);
-    assert_eq!(security.change(SECURITY_PROFILE, "2"), Some(ConfigurationStatus::Accepted));
+    assert_eq!(security.change(SECURITY_PROFILE, "1"), Some(Judgement::Unchanged));
+    assert_eq!(security.change(SECURITY_PROFILE, "2"), Some(Judgement::Changed));
     security.observe(&status(1, true));
+    assert_eq!(security.change(SECURITY_PROFILE, "2"), Some(Judgement::Unchanged));
     let (security, first) = device.start();
     assert_eq!((security.profile_value().as_str(), urls(&first)), ("2", vec!["wss://csms/ocpp".to_owned()]));
     assert!(first.tls.is_some() && first.credentials.is_some());
