@@ -313,7 +313,7 @@ impl Driver {
                             .and_then(|wait| now().checked_add(wait.saturating_add(random)));
                     }
                     self.publisher.fault(error.fault());
-                    self.failed(Failure::Connect, index, error.to_string());
+                    self.failed(Failure::Connect, index, error.gist(), error.to_string());
                 }
             }
         }
@@ -344,7 +344,8 @@ impl Driver {
         if self.is_change_urgent() {
             return Ok(false);
         }
-        self.failed(Failure::Lost, self.last_good, ending.reason.into_owned());
+        let reason = ending.reason.into_owned();
+        self.failed(Failure::Lost, self.last_good, reason.clone(), reason);
         if unproven {
             self.publisher.attempt_failed(true);
         }
@@ -441,16 +442,16 @@ impl Driver {
         self.publisher.booted(boot);
     }
 
-    /// Shows why there is no connection, and logs it unless it was the last thing logged about this URL.
-    fn failed(&mut self, failure: Failure, index: usize, reason: String) {
+    /// Shows why there is no connection, and logs it unless its gist is that of the last thing logged about this URL.
+    fn failed(&mut self, failure: Failure, index: usize, gist: String, reason: String) {
         if let (Some(url), Some(logged)) = (self.settings.urls.get(index), self.logged.get_mut(index))
-            && logged.as_ref() != Some(&reason)
+            && logged.as_ref() != Some(&gist)
         {
             match failure {
                 Failure::Connect => tracing::warn!(%url, reason, "ocpp-connect-failed"),
                 Failure::Lost => tracing::warn!(%url, reason, "ocpp-lost"),
             }
-            *logged = Some(reason.clone());
+            *logged = Some(gist);
         }
         self.publisher.failed(reason);
     }

@@ -15,7 +15,7 @@ pub use client_certificate::{ClientCertificate, ClientCertificateError};
 pub use credentials::{AuthorizationKey, AuthorizationKeyError, Credentials, CredentialsError};
 pub use tls::{TlsSettings, TlsSettingsError};
 pub use validity::Validity;
-pub(crate) use words::{explain as explain_tls_error, is_end, is_tls_error};
+pub(crate) use words::{explain as explain_tls_error, gist as tls_gist, is_end, is_tls_error};
 
 /// What protects a live link, as opposed to what the configuration wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::{
 use super::connect::SUBPROTOCOL;
 use crate::{
     limits::{MAX_QUOTED_CHARS, MAX_RETRY_AFTER},
-    security::{ClientAuth, explain_tls_error, is_end, is_tls_error},
+    security::{ClientAuth, explain_tls_error, is_end, is_tls_error, tls_gist},
 };
 
 /// Why there is no connection.
@@ -83,6 +83,17 @@ impl ConnectError {
     /// The CSMS doesn't want us as who we say we are. One answers 404 where the credentials are wrong.
     pub(super) fn is_refusal(&self) -> bool {
         matches!(self, Self::Http(HttpAnswer { status: 401 | 403 | 404, .. }))
+    }
+
+    /// What tells this failure from others: its words without the times in them, which are others at each try.
+    pub(super) fn gist(&self) -> String {
+        match self {
+            Self::Http(answer) if answer.retry_after.is_some() => {
+                HttpAnswer { retry_after: None, ..answer.clone() }.to_string()
+            }
+            Self::Tls { error, .. } => tls_gist(error).unwrap_or_else(|| self.to_string()),
+            _ => self.to_string(),
+        }
     }
 
     /// In TLS 1.3 the CSMS judges our certificate when we have sent the request already.

@@ -49,6 +49,19 @@ pub(crate) fn explain(error: &io::Error, step: &str, client_auth: ClientAuth) ->
     }
 }
 
+/// The words of a failure that tell what time it is, without that; none for others.
+pub(crate) fn gist(error: &io::Error) -> Option<String> {
+    match tls_error(error)? {
+        Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. }) => {
+            Some(format!("it ended {}", utc(not_after.as_secs())))
+        }
+        Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. }) => {
+            Some(format!("it starts {}", utc(not_before.as_secs())))
+        }
+        _ => None,
+    }
+}
+
 const TLS_VERSION: &str = "the CSMS speaks no TLS version that we accept, which are 1.2 and 1.3";
 
 /// RFC 8446 §6.2.
@@ -148,9 +161,11 @@ fn utc(unix_seconds: u64) -> String {
 mod tests {
     use std::io;
 
-    use rustls::{AlertDescription as Alert, Error};
+    use std::time::Duration;
 
-    use super::{ClientAuth, explain};
+    use rustls::{AlertDescription as Alert, CertificateError, Error, pki_types::UnixTime};
+
+    use super::{ClientAuth, explain, gist};
 
     fn alert(alert: Alert, client_auth: ClientAuth) -> String {
         explain(&io::Error::other(Error::AlertReceived(alert)), "TLS", client_auth)
@@ -177,6 +192,21 @@ mod tests {
         assert_eq!(end(ClientAuth::NotAsked), "the CSMS closed the connection in the WebSocket handshake");
         assert!(end(ClientAuth::None).ends_with("asked for a client certificate and got none"));
         assert!(end(ClientAuth::Shown).ends_with("perhaps it refused that"));
+    }
+
+    #[test]
+    fn the_time_of_a_try_is_told_and_makes_no_other_failure() {
+        let expired = |time, not_after| {
+            let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+            let error = CertificateError::ExpiredContext { time: at(time), not_after: at(not_after) };
+            io::Error::other(Error::InvalidCertificate(error))
+        };
+        let (first, later, renewed) = (expired(1_000, 7), expired(2_000, 7), expired(3_000, 8));
+        let words = |error| explain(error, "TLS", ClientAuth::NotAsked);
+        assert_ne!(words(&first), words(&later));
+        assert_eq!(gist(&first), gist(&later));
+        assert_ne!(gist(&first), gist(&renewed));
+        assert_eq!(gist(&io::Error::other(Error::InvalidCertificate(CertificateError::UnknownIssuer))), None);
     }
 
     #[test]
