@@ -292,7 +292,9 @@ impl Trigger {
 
     /// A secret has no value here.
     fn record_change(&self, source: audit::Source, outcome: Outcome, key: &str, value: Option<&str>) {
-        let record = Record::new(Kind::ConfigurationChanged, source, outcome).text("key", key);
+        let security = [AUTHORIZATION_KEY, SECURITY_PROFILE].contains(&key);
+        let kind = if security { Kind::LinkSecurityChanged } else { Kind::ConfigurationChanged };
+        let record = Record::new(kind, source, outcome).text("key", key);
         self.audit.record(match value {
             Some(value) => record.text("value", value),
             None => record,

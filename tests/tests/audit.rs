@@ -139,7 +139,7 @@ async fn changes_of_configuration_and_of_keys_are_recorded_whoever_makes_them() 
     let secret = "a-secret-of-20-chars";
     assert_eq!(rig.csms.change("AuthorizationKey", secret).await, "Accepted");
     let changed = wait_until("that is recorded", LONG, async || {
-        Some(rig.agent.record("configuration-changed").await)
+        Some(rig.agent.record("link-security-changed").await)
             .filter(|record| record["key"] == "AuthorizationKey")
     })
     .await;

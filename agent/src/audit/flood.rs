@@ -1,6 +1,7 @@
 //! Whoever reaches a published port, or the CSMS, can cause records as fast as they like, and so push out of the files
-//! what they don't want to be read there, or wear out the flash. So each kind of record has a token bucket; what finds it
-//! empty is counted, and the sum is written now and then.
+//! what they don't want to be read there, or wear out the flash. So each kind of record has a token bucket for what was done, and
+//! another for what was not, lest a flood of refusals hide the one success; what finds it empty is counted, and the sum is
+//! written now and then.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -11,7 +12,8 @@ use crate::limits::{AUDIT_BURST, AUDIT_CONNECTION_BURST, AUDIT_REFILL, AUDIT_SUM
 /// The buckets and the sums. It decides without a clock of its own.
 #[derive(Debug, Default)]
 pub(super) struct Flood {
-    kinds: BTreeMap<Kind, Bucket>,
+    /// By kind, and whether it came to something.
+    kinds: BTreeMap<(Kind, bool), Bucket>,
     sums_since: Option<Instant>,
 }
 
@@ -32,10 +34,16 @@ pub(super) struct Sum {
 
 impl Flood {
     /// May this be a record of its own? Otherwise it is counted.
-    pub(super) fn admit(&mut self, kind: Kind, (bytes_in, bytes_out): (u64, u64), now: Instant) -> bool {
+    pub(super) fn admit(
+        &mut self,
+        kind: Kind,
+        success: bool,
+        (bytes_in, bytes_out): (u64, u64),
+        now: Instant,
+    ) -> bool {
         let Some(burst) = burst(kind) else { return true };
         let full = Bucket { tokens: burst, refilled: now, sum: Sum::default() };
-        let bucket = self.kinds.entry(kind).or_insert(full);
+        let bucket = self.kinds.entry((kind, success)).or_insert(full);
         bucket.refill(burst, now);
         if let Some(left) = bucket.tokens.checked_sub(1) {
             bucket.tokens = left;
@@ -57,7 +65,7 @@ impl Flood {
     /// The sums, which begin anew.
     pub(super) fn take(&mut self) -> Vec<(Kind, Sum)> {
         self.sums_since = None;
-        let sums = self.kinds.iter_mut().map(|(kind, bucket)| (*kind, std::mem::take(&mut bucket.sum)));
+        let sums = self.kinds.iter_mut().map(|((kind, _), bucket)| (*kind, std::mem::take(&mut bucket.sum)));
         sums.filter(|(_, sum)| sum.count > 0).collect()
     }
 }
@@ -89,14 +97,15 @@ mod tests {
     const FLOOD: Kind = Kind::TunnelRefused;
 
     fn admitted(flood: &mut Flood, times: u32, now: Instant) -> u32 {
-        (0..times).map(|_| u32::from(flood.admit(FLOOD, (1, 2), now))).sum()
+        (0..times).map(|_| u32::from(flood.admit(FLOOD, false, (1, 2), now))).sum()
     }
 
     #[test]
     fn a_flood_is_summed_up_and_nothing_else_suffers() {
         let (mut flood, now) = (Flood::default(), Instant::now());
         assert_eq!(admitted(&mut flood, 1000, now), AUDIT_BURST);
-        assert!(flood.admit(Kind::TunnelOpened, (0, 0), now), "another kind");
+        assert!(flood.admit(Kind::TunnelOpened, true, (0, 0), now), "another kind");
+        assert!(flood.admit(FLOOD, true, (0, 0), now), "another end");
         assert_eq!(flood.due(), Some(now + AUDIT_SUM_INTERVAL));
         let count = u64::from(1000 - AUDIT_BURST);
         assert_eq!(flood.take(), [(FLOOD, Sum { count, bytes_in: count, bytes_out: 2 * count })]);
@@ -117,6 +126,6 @@ mod tests {
     #[test]
     fn an_agents_start_is_always_told() {
         let (mut flood, now) = (Flood::default(), Instant::now());
-        assert!((0..10_000).all(|_| flood.admit(Kind::AgentStarted, (0, 0), now)));
+        assert!((0..10_000).all(|_| flood.admit(Kind::AgentStarted, true, (0, 0), now)));
     }
 }

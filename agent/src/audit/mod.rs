@@ -102,7 +102,7 @@ impl Audit {
     /// Records something.
     pub fn record(&self, record: Record) {
         let mut queue = self.queue();
-        if !queue.flood.admit(record.kind(), record.bytes(), Instant::now().into_std()) {
+        if !queue.flood.admit(record.kind(), record.is_success(), record.bytes(), Instant::now().into_std()) {
             // The writer may have to learn when the sum is due.
             return self.0.changed.notify_one();
         }

@@ -94,6 +94,9 @@ kinds! {
     HostKeysRemoved = 314, "host-keys-removed", ConfigurationChange;
     /// The CSMS changed a configuration key.
     ConfigurationChanged = 401, "configuration-changed", ConfigurationChange;
+    /// The CSMS changed what the OCPP link proves itself with, or wanted to. Not one of the above: a flood of those must not
+    /// hide it.
+    LinkSecurityChanged = 402, "link-security-changed", ConfigurationChange;
     /// The agent has started.
     AgentStarted = 501, "agent-started", System;
     /// The agent has stopped in good order.
@@ -157,6 +160,7 @@ pub enum Outcome {
 #[derive(Clone, Debug)]
 pub struct Record {
     kind: Kind,
+    success: bool,
     /// Members of a JSON object, without its braces.
     members: String,
     bytes: (u64, u64),
@@ -166,7 +170,8 @@ impl Record {
     /// A record of what has just happened.
     #[must_use]
     pub fn new(kind: Kind, source: Source, outcome: Outcome) -> Self {
-        let record = Self { kind, members: String::new(), bytes: (0, 0) };
+        let record =
+            Self { kind, success: outcome == Outcome::Success, members: String::new(), bytes: (0, 0) };
         let uptime = clock::uptime();
         record
             .text("time", &clock::rfc3339_millis(clock::for_records()))
@@ -183,6 +188,12 @@ impl Record {
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// Whether it came to something.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        self.success
     }
 
     /// Bytes in and out, for a sum of many.
