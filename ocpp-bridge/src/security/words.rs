@@ -26,6 +26,7 @@ pub(crate) fn explain(error: &io::Error, step: &str, client_auth: ClientAuth) ->
     match tls_error(error) {
         None if is_end(error) => {
             let perhaps = match client_auth {
+                ClientAuth::NotAsked if step == "TLS" => ": perhaps it doesn't speak TLS on this port",
                 ClientAuth::NotAsked => "",
                 ClientAuth::None => ", after it had asked for a client certificate and got none",
                 ClientAuth::Shown => {
@@ -190,6 +191,8 @@ mod tests {
     fn an_end_without_an_alert_says_what_went_before_it() {
         let end = |client_auth| explain(&io::ErrorKind::ConnectionReset.into(), "WebSocket", client_auth);
         assert_eq!(end(ClientAuth::NotAsked), "the CSMS closed the connection in the WebSocket handshake");
+        let in_tls = explain(&io::ErrorKind::UnexpectedEof.into(), "TLS", ClientAuth::NotAsked);
+        assert!(in_tls.ends_with("perhaps it doesn't speak TLS on this port"), "{in_tls}");
         assert!(end(ClientAuth::None).ends_with("asked for a client certificate and got none"));
         assert!(end(ClientAuth::Shown).ends_with("perhaps it refused that"));
     }
