@@ -46,8 +46,9 @@ struct Progress {
     condemned: bool,
 }
 
-/// Between a reset and the next, if the first made too little room: the connection's task has to run first.
-const AFTER_RESET: Duration = Duration::from_millis(50);
+/// What the other connections' tasks get to take what their services have room for, before anybody is judged: after a reset,
+/// and when this task comes late, since then they all may have. A process that was stopped finds everybody without progress.
+const GRACE: Duration = Duration::from_millis(50);
 
 impl Budget {
     /// A budget of so many bytes.
@@ -94,7 +95,7 @@ impl Budget {
         if let Some((_, member)) = worst {
             member.progress().condemned = true;
             member.reset.notify_one();
-            next = next.min(now + AFTER_RESET);
+            next = next.min(now + GRACE);
         }
         next
     }
@@ -124,12 +125,14 @@ impl Share {
 
     async fn wait_for(&self, cost: u32) -> Option<SemaphorePermit<'_>> {
         let mut room = std::pin::pin!(self.budget.room.acquire_many(cost));
+        let mut look = now() + GRACE;
         loop {
-            let look_again = self.budget.reset_stalled();
             tokio::select! {
                 permit = &mut room => return permit.ok(),
-                () = tokio::time::sleep_until(look_again.into()) => {}
+                () = tokio::time::sleep_until(look.into()) => {}
             }
+            let is_late = now() > look + GRACE;
+            look = if is_late { now() + GRACE } else { self.budget.reset_stalled() };
         }
     }
 
@@ -298,7 +301,29 @@ mod tests {
         let (never, (first, second), ()) = tokio::join!(timeout(STALLED * 10, paused.reset()), resets, fill);
         assert!(never.is_err(), "a hundred bytes are in nobody's way");
         assert_eq!(first - began, STALLED);
-        assert!(second - first <= AFTER_RESET * 2);
+        assert!(second - first <= GRACE * 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_that_was_stopped_blames_nobody_for_it() {
+        let budget = Budget::new(1000);
+        let (held, other) = (budget.join(), budget.join());
+        held.take(1000).await;
+        // Stopped before it waits, and again meanwhile.
+        tokio::time::advance(STALLED * 2).await;
+        let waiting = async {
+            other.take(1000).await;
+            now()
+        };
+        let serve = async {
+            sleep(GRACE / 2).await;
+            tokio::time::advance(STALLED * 2).await;
+            sleep(GRACE / 2).await;
+            held.taken(1000);
+        };
+        let reset = timeout(STALLED * 10, held.reset());
+        let (reset, ..) = tokio::join!(reset, waiting, serve);
+        assert!(reset.is_err(), "it was reset");
     }
 
     #[tokio::test(start_paused = true)]
