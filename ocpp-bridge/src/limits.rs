@@ -177,8 +177,8 @@ pub const PONG_TIMEOUT: Duration = Duration::from_secs(20);
 /// what answers pings may be a load balancer that has lost it.
 pub const MAX_UNANSWERED_CALLS: u32 = 3;
 
-/// How long the kernel keeps unacknowledged data before it ends the connection (TCP_USER_TIMEOUT):
-/// what guards writing, with pings and without.
+/// How long the kernel keeps unacknowledged data before it ends the connection (TCP_USER_TIMEOUT), and how long it may take
+/// nothing more of what we write: what guards writing, with pings and without.
 pub const TCP_USER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long the CSMS may take to answer our last CALL before the link is closed.

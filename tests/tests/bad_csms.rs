@@ -304,7 +304,7 @@ async fn a_csms_that_stops_in_the_middle_is_given_up() {
 
 #[tokio::test]
 #[ignore = "soak: minutes"]
-async fn a_csms_that_pings_and_never_reads_is_given_up_by_the_kernel() {
+async fn a_csms_that_pings_and_never_reads_is_given_up() {
     let pings = Step::Flood { bytes: sound(PING, &[b'x'; 125]).repeat(50), per_second: 0, reading: false };
     let rows = vec![does(
         "pings all the time, and nobody reads the pongs",

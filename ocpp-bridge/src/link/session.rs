@@ -15,10 +15,10 @@ use tokio_tungstenite::tungstenite::{
     protocol::{CloseFrame, frame::coding::CloseCode},
 };
 
-use super::connect::Socket;
+use super::{connect::Socket, now};
 use crate::{
     ChargePoint,
-    limits::{ANSWER_GRACE, CLOSE_TIMEOUT, MAX_QUOTED_CHARS},
+    limits::{ANSWER_GRACE, CLOSE_TIMEOUT, MAX_QUOTED_CHARS, TCP_USER_TIMEOUT},
 };
 
 /// One live WebSocket.
@@ -33,6 +33,8 @@ pub(super) struct Session {
     ping_waits: bool,
     /// The embedder keeps us from reading, so silence says nothing about the CSMS.
     excused: bool,
+    /// Since when the kernel takes nothing more of what we write.
+    stuck: Option<Instant>,
 }
 
 /// What the socket brought.
@@ -63,19 +65,31 @@ enum Farewell {
     Close(CloseCode),
 }
 
+const STUCK: &str = "the connection broke: nothing that was sent arrived any more";
+
 // === impl Session ===
 
 impl Session {
     pub(super) fn new(socket: Socket, now: Instant, pong_timeout: Duration) -> Self {
-        Self { socket, pong_timeout, heard: now, pinged: None, ping_waits: false, excused: false }
+        Self {
+            socket,
+            pong_timeout,
+            heard: now,
+            pinged: None,
+            ping_waits: false,
+            excused: false,
+            stuck: None,
+        }
     }
 
     /// Writes what the charge point has to send, and reads if that has room for what comes.
     ///
     /// Safe to drop and call again: nothing is lost.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, charge_point: &mut ChargePoint) -> Poll<Input> {
-        if let Poll::Ready(Err(error)) = self.poll_write(cx, charge_point) {
-            return Poll::Ready(Input::Ended(Ending::of_error(&error)));
+        match self.poll_write(cx, charge_point) {
+            Poll::Ready(Err(error)) => return Poll::Ready(Input::Ended(Ending::of_error(&error))),
+            Poll::Ready(Ok(())) => self.stuck = None,
+            Poll::Pending => self.stuck = self.stuck.or_else(|| Some(now())),
         }
         // Asked after writing, which makes room: nobody would wake us to ask again.
         if !charge_point.wants_text() {
@@ -136,6 +150,12 @@ impl Session {
 
     /// When to call [`handle_timeout`](Self::handle_timeout).
     pub(super) fn poll_timeout(&self, ping_interval: Option<Duration>) -> Option<Instant> {
+        let stuck = self.stuck.map(|since| since + TCP_USER_TIMEOUT);
+        [self.silence_ends(ping_interval), stuck].into_iter().flatten().min()
+    }
+
+    /// When a CSMS that stays silent is to be pinged, or given up.
+    fn silence_ends(&self, ping_interval: Option<Duration>) -> Option<Instant> {
         match self.pinged {
             Some(_) if self.excused => None,
             Some(pinged) => Some(pinged + self.pong_timeout),
@@ -143,9 +163,13 @@ impl Session {
         }
     }
 
-    /// Pings a CSMS that has been silent, and gives up one that stays so.
+    /// Pings a CSMS that has been silent, and gives up one that stays so, or that talks and takes nothing: the kernel would
+    /// leave that alone for as long as the other side's says that it is full.
     pub(super) fn handle_timeout(&mut self, now: Instant, ping_interval: Option<Duration>) -> Option<Ending> {
-        if self.poll_timeout(ping_interval).is_none_or(|due| due > now) {
+        if self.stuck.is_some_and(|since| since + TCP_USER_TIMEOUT <= now) {
+            return Some(Ending::lost(STUCK));
+        }
+        if self.silence_ends(ping_interval).is_none_or(|due| due > now) {
             return None;
         }
         if self.pinged.is_some() {
@@ -259,9 +283,7 @@ impl Ending {
             Error::Io(error) if error.kind() == ErrorKind::UnexpectedEof => {
                 Self::lost("the CSMS dropped the connection")
             }
-            Error::Io(error) if error.kind() == ErrorKind::TimedOut => {
-                Self::lost("the connection broke: nothing that was sent arrived any more")
-            }
+            Error::Io(error) if error.kind() == ErrorKind::TimedOut => Self::lost(STUCK),
             Error::Io(error) => Self::lost(format!("the connection broke: {error}")),
             error => Self::lost(error.to_string()),
         }
