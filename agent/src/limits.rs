@@ -49,8 +49,17 @@ pub const REPORT_PAUSE_DOUBLINGS: u32 = 6;
 /// What has happened to tunnels and waits to be made a report: all of them close at once, and a half more.
 pub const HAPPENINGS: usize = 32;
 
+/// Lines of the log that one event may have at once. Its flood then takes an eighth of the log in memory at most.
+pub const LOG_BURST: u32 = 60;
+/// How often an event that has used them up gets another one.
+pub const LOG_REFILL: Duration = Duration::from_secs(10);
+/// How long lines that were left out wait to be told of, all in one.
+pub const LOG_LEFT_OUT_INTERVAL: Duration = Duration::from_secs(60);
+
 /// Bytes of the file that keeps the security settings of the link which are read: two keys of the longest, and more.
 pub const KEPT_SECURITY_BYTES: u64 = 4096;
+/// Changes of them that the CSMS may make in an hour: each is a write to the flash, and people make one a year.
+pub const SECURITY_CHANGES_PER_HOUR: u32 = 20;
 /// How often a new security profile may reach no CSMS before the old one is tried: a CSMS may take a moment to follow.
 pub const PROFILE_ATTEMPTS: u32 = 3;
 /// A client certificate that ends so soon is told of.

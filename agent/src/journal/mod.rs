@@ -3,6 +3,7 @@
 //! A line is the event's name and its fields, `tunnel-up slot=1 server=ops@203.0.113.7`. Whatever came from outside
 //! is escaped, so that nothing can forge a line or speak to a terminal.
 
+mod flood;
 mod format;
 mod remote;
 mod rfc5424;
@@ -11,12 +12,14 @@ mod syslog;
 
 use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
+use self::flood::Flood;
 use self::remote::Queue;
 use self::syslog::Syslog;
 use crate::clock;
@@ -43,6 +46,7 @@ pub fn init(log: &Log, stderr: Stderr) {
         syslog: log.syslog.clone().map(|path| Mutex::new(Syslog::new(path))),
         has_remote: log.remote.is_some(),
         stderr,
+        flood: Mutex::default(),
         colour: std::io::stderr().is_terminal()
             && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
     };
@@ -59,19 +63,37 @@ struct Journal {
     syslog: Option<Mutex<Syslog>>,
     has_remote: bool,
     stderr: Stderr,
+    flood: Mutex<Flood>,
     colour: bool,
 }
 
 impl<S: Subscriber> Layer<S> for Journal {
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
-        let level = *event.metadata().level();
+        let (level, place) = (*event.metadata().level(), event.metadata().callsite());
         let line = format::line(event);
+        let name = line.split(' ').next().unwrap_or_default();
+        let (admitted, left_out) = {
+            let (mut flood, now) =
+                (self.flood.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
+            (flood.admit(place, level, name, now), flood.left_out(now))
+        };
+        for (name, lines) in left_out {
+            self.write(Level::WARN, &format!("log-lines-left-out of={name} lines={lines}"));
+        }
+        if admitted {
+            self.write(level, &line);
+        }
+    }
+}
+
+impl Journal {
+    fn write(&self, level: Level, line: &str) {
         ring::push(&format!("{} {level:>5} {line}", clock::rfc3339(clock::for_records())));
         if let Some(syslog) = &self.syslog {
-            syslog.lock().unwrap_or_else(PoisonError::into_inner).send(level, &line);
+            syslog.lock().unwrap_or_else(PoisonError::into_inner).send(level, line);
         }
         if self.has_remote {
-            REMOTE.push(level, &line);
+            REMOTE.push(level, line);
         }
         if self.stderr == Stderr::Everything {
             let (on, off) = if self.colour { (colour(level), "\x1b[0m") } else { ("", "") };
