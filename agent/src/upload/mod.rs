@@ -195,7 +195,7 @@ impl Uploader {
                 let record = Record::new(Kind::UploadRefused, source, audit::Outcome::Refused);
                 self.audit.record(record.text("log", name(subject)).text("why", &refusal.to_string()));
                 self.answer(request, subject, UploadAnswer::Rejected).await;
-                self.notices.push(subject, refusal.status());
+                self.notices.push_refusal(subject, refusal.status());
                 return;
             }
         };

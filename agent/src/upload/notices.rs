@@ -22,7 +22,7 @@ pub fn is_ours(id: CallId) -> bool {
 /// Notifications that wait for the CSMS.
 #[derive(Debug, Default)]
 pub(super) struct Notices {
-    waiting: VecDeque<(UploadSubject, UploadStatus)>,
+    waiting: VecDeque<Notice>,
     /// The first of those that wait has been sent, as this CALL.
     under_way: Option<CallId>,
     /// After a loss nothing is sent before.
@@ -30,16 +30,36 @@ pub(super) struct Notices {
     calls: u64,
 }
 
+#[derive(Debug)]
+struct Notice {
+    subject: UploadSubject,
+    status: UploadStatus,
+    /// Of a request that was refused, which its answer has told already.
+    refusal: bool,
+}
+
 impl Notices {
-    /// Something to tell.
+    /// How an upload goes.
     pub(super) fn push(&mut self, subject: UploadSubject, status: UploadStatus) {
-        if self.waiting.len() >= UPLOAD_NOTICES {
-            // The one that is under way stays: its outcome belongs to it.
-            let oldest = usize::from(self.under_way.is_some());
-            self.waiting.remove(oldest);
-            tracing::warn!("upload-notice-dropped");
+        self.add(Notice { subject, status, refusal: false });
+    }
+
+    /// Why a request was refused.
+    pub(super) fn push_refusal(&mut self, subject: UploadSubject, status: UploadStatus) {
+        self.add(Notice { subject, status, refusal: true });
+    }
+
+    fn add(&mut self, notice: Notice) {
+        self.waiting.push_back(notice);
+        if self.waiting.len() <= UPLOAD_NOTICES {
+            return;
         }
-        self.waiting.push_back((subject, status));
+        // The one that is under way stays: its outcome belongs to it. Of the others a refusal goes before news of an upload, so
+        // that nobody hides how one ended by asking for what is refused.
+        let first = usize::from(self.under_way.is_some());
+        let oldest_refusal = self.waiting.iter().skip(first).position(|notice| notice.refusal);
+        self.waiting.remove(first + oldest_refusal.unwrap_or(0));
+        tracing::warn!("upload-notice-dropped");
     }
 
     /// The CALL to make now, while the CSMS accepts us.
@@ -47,7 +67,7 @@ impl Notices {
         if self.under_way.is_some() || self.not_before.is_some_and(|time| now < time) {
             return None;
         }
-        let (subject, status) = self.waiting.front()?;
+        let Notice { subject, status, .. } = self.waiting.front()?;
         let id = CallId(FIRST_CALL + self.calls);
         self.calls = (self.calls + 1) % FIRST_CALL;
         self.under_way = Some(id);
@@ -143,5 +163,24 @@ mod tests {
         notices.called(now, first.id, &result());
         let next = notices.next(now).unwrap();
         assert!(next.payload.get().ends_with(&format!("{}}}", 101 - UPLOAD_NOTICES)), "{}", next.payload);
+    }
+
+    #[test]
+    fn refusals_do_not_push_out_how_an_upload_ended() {
+        let (mut notices, now) = (Notices::default(), Instant::now());
+        notices.push_refusal(log(0), UploadStatus::PermissionDenied);
+        let first = notices.next(now).unwrap();
+        notices.push(log(1), UploadStatus::Uploaded);
+        for id in 2..100 {
+            notices.push_refusal(log(id), UploadStatus::PermissionDenied);
+        }
+        assert_eq!(notices.waiting.len(), UPLOAD_NOTICES);
+        notices.called(now, first.id, &result());
+        assert!(notices.next(now).unwrap().payload.get().contains("\"Uploaded\""));
+        for _ in 0..UPLOAD_NOTICES {
+            notices.add(Notice { subject: log(1), status: UploadStatus::Uploaded, refusal: false });
+        }
+        notices.push_refusal(log(7), UploadStatus::PermissionDenied);
+        assert!(notices.waiting.iter().all(|notice| !notice.refusal), "not even the newest");
     }
 }
