@@ -323,7 +323,7 @@ impl Trigger {
     }
 
     async fn change(&mut self, key: &str, value: &str, profile: u8) -> ConfigurationStatus {
-        if let Some(judgement) = self.security.change(key, value) {
+        if let Some(judgement) = self.security.change(key, value, now()) {
             let (status, outcome) = match judgement {
                 Judgement::Unchanged => return ConfigurationStatus::Accepted,
                 Judgement::Changed => (ConfigurationStatus::Accepted, Outcome::Success),

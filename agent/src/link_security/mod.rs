@@ -10,6 +10,7 @@ pub mod rollover;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ocpp_bridge::{AuthorizationKey, Command, ConnectionProfile, LinkStatus};
 use tokio::sync::watch;
@@ -19,6 +20,8 @@ pub use self::files::{FileError, client_certificate, remark};
 use self::files::{authorization_key, connection_profile};
 use self::rollover::{Candidate, Change, Kept, Outcome, Proof, Refused, Rollover};
 use crate::config::Ocpp;
+use crate::limits::SECURITY_CHANGES_PER_HOUR;
+use crate::policy::Rate;
 
 /// The write-only key of the standard for the password.
 pub const AUTHORIZATION_KEY: &str = "AuthorizationKey";
@@ -45,6 +48,7 @@ pub struct LinkSecurity {
     command: Option<Command>,
     /// Why the candidate before this one was left.
     left: Option<String>,
+    changes: Rate,
 }
 
 /// Reads every file that the configuration names for the link, and says what is wrong with them.
@@ -82,7 +86,8 @@ impl LinkSecurity {
         }
         let rollover = Rollover::new(configured.clone(), kept);
         let view = watch::Sender::new(SecurityView::default());
-        let mut security = Self { ocpp, file, rollover, view, command: None, left: None };
+        let mut security =
+            Self { ocpp, file, rollover, view, command: None, left: None, changes: Rate::default() };
         let is_raised = security.rollover.kept().profile.is_some_and(|kept| kept > configured.profile);
         let profile = security.first_profile(configured).map_err(|error| match is_raised {
             true => FileError::Kept(security.file.path().to_owned(), Box::new(error)),
@@ -128,8 +133,8 @@ impl LinkSecurity {
 
     /// Judges a change that the CSMS asks for. `None`: the key isn't one of these.
     ///
-    /// After the answer, [`Self::take_command`] has what the link is to do.
-    pub fn change(&mut self, key: &str, value: &str) -> Option<Judgement> {
+    /// After the answer, [`Self::take_command`] has what the link is to do. `now` is the monotonic clock's.
+    pub fn change(&mut self, key: &str, value: &str, now: Instant) -> Option<Judgement> {
         // A clone that isn't kept is a change that didn't happen.
         let mut rollover = self.rollover.clone();
         let judged = match key {
@@ -139,11 +144,7 @@ impl LinkSecurity {
         };
         let kept = judged.and_then(|change| match change {
             Change::Unchanged => Ok(change),
-            Change::Stored | Change::Trial => self
-                .file
-                .save(rollover.kept())
-                .map(|()| change)
-                .map_err(|error| format!("it can't be kept in {}: {error}", self.file.path().display())),
+            Change::Stored | Change::Trial => self.keep_change(rollover.kept(), now).map(|()| change),
         });
         match kept {
             Ok(change) => {
@@ -163,6 +164,19 @@ impl LinkSecurity {
                 Some(Judgement::Rejected)
             }
         }
+    }
+
+    /// Each change is written before it is answered, so their number is bound, for the flash's sake.
+    fn keep_change(&mut self, kept: &Kept, now: Instant) -> Result<(), String> {
+        self.changes.check(SECURITY_CHANGES_PER_HOUR, now).map_err(|wait| {
+            let minutes = wait.as_secs().div_ceil(60);
+            format!("{SECURITY_CHANGES_PER_HOUR} changes in an hour are enough: wait {minutes} minutes")
+        })?;
+        self.file
+            .save(kept)
+            .map_err(|error| format!("it can't be kept in {}: {error}", self.file.path().display()))?;
+        self.changes.record(now);
+        Ok(())
     }
 
     fn set_profile(&self, rollover: &mut Rollover, value: &str) -> Result<Change, String> {
