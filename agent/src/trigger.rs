@@ -90,6 +90,7 @@ pub fn start(
     };
     let mut charge_point_settings = ocpp_bridge::Settings::new(boot);
     charge_point_settings.boot_on_reconnect = ocpp.boot_on_reconnect;
+    charge_point_settings.uploads = true;
     let mut charge_point = ChargePoint::new(charge_point_settings, registry, fastrand::Rng::new());
     let mut kept = KeptConfiguration::open(&config.state_dir);
     kept.restore(&mut charge_point);

@@ -7,7 +7,7 @@
 
 use ocpp_bridge::{
     Access, BootInfo, ChargePoint, Command, ConfigurationStatus, Event, LinkSettings, Registry, Settings,
-    UploadAnswer, Url, link,
+    Url, link,
 };
 use tokio::sync::{mpsc, watch};
 
@@ -46,11 +46,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 commands
                     .send(Command::AnswerChange { request, status: ConfigurationStatus::Accepted })
                     .await?;
-            }
-            // It has no logs. A request without an answer would keep its place, and eight of them stop the link's reading.
-            Event::Upload { request, wanted, .. } => {
-                let (subject, answer) = (wanted.subject, UploadAnswer::Rejected);
-                commands.send(Command::AnswerUpload { request, subject, answer }).await?;
             }
             _ => {}
         }

@@ -77,6 +77,9 @@ pub struct Settings {
     /// The DataTransfers of the CSMS that are put to the embedder; others are answered `UnknownVendorId` or
     /// `UnknownMessageId`.
     pub vendors: Vec<Vendor>,
+    /// The embedder has logs to upload: GetLog and GetDiagnostics are put to it as [`Event::Upload`]. Otherwise they are
+    /// answered `NotSupported`.
+    pub uploads: bool,
 }
 
 /// The charge point side of OCPP 1.6J.
@@ -118,6 +121,7 @@ impl Settings {
             boot_retry: limits::BOOT_RETRY_MIN,
             call_timeout: limits::CALL_TIMEOUT,
             vendors: Vec::new(),
+            uploads: false,
         }
     }
 }

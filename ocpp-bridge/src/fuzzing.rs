@@ -67,6 +67,7 @@ pub fn charge_point(bytes: &[u8]) {
         firmware_version: None,
     };
     let mut settings = Settings::new(boot);
+    settings.uploads = true;
     settings.vendors = vec![Vendor { id: "com.example".to_owned(), messages: vec![String::new()] }];
     let mut peer = Peer {
         charge_point: ChargePoint::new(settings, registry, fastrand::Rng::with_seed(1)),

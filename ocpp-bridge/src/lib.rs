@@ -1,5 +1,9 @@
 //! An OCPP 1.6J charge point endpoint, for programs that offer a CSMS configuration keys of their own.
 //!
+//! It is for devices and agents that are a charge point without a vehicle's side: boot, heartbeat, configuration, triggers, reset of the
+//! link, DataTransfer, uploads of logs and the security profiles are whole; transactions, reservations and the like are
+//! answered as the standard wants it of who hasn't got them.
+//!
 //! # Layout
 //!
 //! - [`configuration`]: the registry of configuration keys, the standard's and the embedder's;
@@ -78,6 +82,11 @@ pub mod limits;
 pub mod link;
 pub mod security;
 pub mod upload;
+
+pub use chrono;
+pub use fastrand;
+pub use http_connect::Proxy;
+pub use serde_json::value::RawValue;
 
 pub use charge_point::{
     BootInfo, Call, CallId, ChargePoint, Event, Full, Outcome, Report, RequestId, Settings, Vendor,

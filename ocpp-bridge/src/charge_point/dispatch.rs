@@ -102,7 +102,7 @@ pub(super) fn serve(
 }
 
 /// OCPP-J 1.6 §4.2.3, errata 3.7: the action is known, and not supported.
-fn not_supported(_: &mut ChargePoint, _: &MessageId, _: &RawValue) -> Served {
+pub(super) fn not_supported(_: &mut ChargePoint, _: &MessageId, _: &RawValue) -> Served {
     Err(Refusal::new(ErrorCode::NotSupported, "the action isn't supported"))
 }
 

@@ -7,8 +7,6 @@ use chrono::{DateTime, Utc};
 #[cfg(doc)]
 use super::ChargePoint;
 use super::{CallId, Outcome};
-#[cfg(doc)]
-use crate::upload::UploadAnswer;
 use crate::{RegistrationStatus, security::LinkSecurity, upload::UploadRequest};
 
 /// Names one request of the CSMS that the embedder is to answer. Never used twice.
@@ -18,9 +16,8 @@ pub struct RequestId(pub(super) u64);
 /// What the embedder gets to know.
 ///
 /// Events with a [`RequestId`] are to be answered, all of them: what isn't answered keeps its place until the connection ends, and
-/// with [`MAX_PENDING_ANSWERS`](crate::limits::MAX_PENDING_ANSWERS) of them nothing more is read. ChangeConfiguration
-/// and DataTransfer come only for what was registered, `Upload` whenever the CSMS asks for one; [`UploadAnswer::Rejected`]
-/// is the answer of who has no logs.
+/// with [`MAX_PENDING_ANSWERS`](crate::limits::MAX_PENDING_ANSWERS) of them nothing more is read. They come only for what the
+/// embedder has registered: its keys, [`Settings::vendors`](super::Settings::vendors), [`Settings::uploads`](super::Settings::uploads).
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// The CSMS wants a key of the embedder changed. To be answered by [`ChargePoint::answer_change`].

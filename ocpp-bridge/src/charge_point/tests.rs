@@ -40,6 +40,7 @@ impl World {
             firmware_version: Some("1.2".to_owned()),
         };
         let mut settings = Settings::new(boot);
+        settings.uploads = true;
         change(&mut settings);
         let mut registry = Registry::new(connectors);
         registry.register("InvokeCustomScript1", Access::ReadWrite).unwrap();

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::{
     ChargePoint, Event, RequestId, boot,
     connection::Asked,
-    dispatch::{Answer, Served},
+    dispatch::{Answer, Served, not_supported},
     payload::{Field, Refusal, fields},
 };
 use crate::{
@@ -20,6 +20,9 @@ use crate::{
 
 /// `GetLog.req`.
 pub(super) fn get_log(charge_point: &mut ChargePoint, id: &MessageId, payload: &RawValue) -> Served {
+    if !charge_point.settings.uploads {
+        return not_supported(charge_point, id, payload);
+    }
     let [kind, request_id, retries, retry_interval, log] =
         fields(payload, ["logType", "requestId", "retries", "retryInterval", "log"])?;
     let kind = kind.word(&[("DiagnosticsLog", LogKind::Diagnostics), ("SecurityLog", LogKind::Security)])?;
@@ -40,6 +43,9 @@ pub(super) fn get_log(charge_point: &mut ChargePoint, id: &MessageId, payload: &
 
 /// `GetDiagnostics.req`.
 pub(super) fn get_diagnostics(charge_point: &mut ChargePoint, id: &MessageId, payload: &RawValue) -> Served {
+    if !charge_point.settings.uploads {
+        return not_supported(charge_point, id, payload);
+    }
     let [location, retries, retry_interval, start, stop] =
         fields(payload, ["location", "retries", "retryInterval", "startTime", "stopTime"])?;
     let wanted = UploadRequest {

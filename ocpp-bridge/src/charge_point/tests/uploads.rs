@@ -32,6 +32,20 @@ impl World {
 }
 
 #[test]
+fn who_has_no_logs_is_not_asked_for_them() {
+    let mut world = World::with(|settings| settings.uploads = false);
+    world.connect();
+    world.sent();
+    for _ in 0..20 {
+        world.receive(&get_log("https://h/"));
+        assert_eq!(world.sent_one()[2], "NotSupported");
+        world.receive(&json!([2, "9", "GetDiagnostics", {"location": "https://h/"}]));
+        assert_eq!(world.sent_one()[2], "NotSupported");
+    }
+    assert!(!world.events().iter().any(|event| matches!(event, Event::Upload { .. })));
+}
+
+#[test]
 fn every_field_of_get_log_reaches_the_embedder() {
     let mut world = World::accepted();
     world.receive(&json!([2, "9", "GetLog", {
