@@ -22,6 +22,8 @@ enum Step {
     OwnCall,
     TakeFrames,
     TakeEvents,
+    /// The process ends, and another one begins with the values that the embedder has kept.
+    Restart,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -55,6 +57,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Step::OwnCall),
         4 => Just(Step::TakeFrames),
         2 => Just(Step::TakeEvents),
+        1 => Just(Step::Restart),
     ]
 }
 
@@ -71,6 +74,8 @@ struct Seen {
     requests: Vec<RequestId>,
     /// The embedder's CALLs that were taken, and what became of them.
     calls: BTreeMap<u64, Option<Outcome>>,
+    /// The standard's values that the CSMS changed, as the embedder keeps them.
+    kept: BTreeMap<String, String>,
 }
 
 /// A message may be sent unasked once the CSMS has accepted us, and triggered ones while it hasn't decided.
@@ -114,24 +119,31 @@ fn take_events(world: &mut World, seen: &mut Seen) -> Result<(), TestCaseError> 
                 prop_assert!(place.is_some(), "{id:?} was never taken");
                 prop_assert!(place.is_none_or(|place| place.replace(outcome).is_none()), "{id:?} ends twice");
             }
+            Event::ConfigurationChanged { key, value } => drop(seen.kept.insert(key, value)),
             _ => {}
         }
     }
     Ok(())
 }
 
+/// The first thing that a charge point does in each of its lives.
+fn start() -> World {
+    let mut world = World::with_connectors(1, |_| {});
+    world.charge_point.set_report(Report::LogStatus, serde_json::from_str("{}").unwrap());
+    world
+}
+
 proptest! {
     #[test]
     fn whatever_happens_rules_and_bounds_are_kept(steps in proptest::collection::vec(step(), 1..80)) {
-        let mut world = World::with_connectors(1, |_| {});
-        world.charge_point.set_report(Report::LogStatus, serde_json::from_str("{}").unwrap());
+        let mut world = start();
         let mut seen = Seen::default();
         for (number, step) in steps.into_iter().enumerate() {
             match step {
                 Step::Connect => {
                     world.connect();
-                    let (requests, calls) = (seen.requests, seen.calls);
-                    seen = Seen { connected: true, requests, calls, ..Seen::default() };
+                    let Seen { requests, calls, kept, .. } = seen;
+                    seen = Seen { connected: true, requests, calls, kept, ..Seen::default() };
                 }
                 Step::Disconnect => {
                     world.disconnect();
@@ -185,6 +197,21 @@ proptest! {
                 }
                 Step::TakeFrames => take_frames(&mut world, &mut seen)?,
                 Step::TakeEvents => take_events(&mut world, &mut seen)?,
+                Step::Restart => {
+                    take_events(&mut world, &mut seen)?;
+                    let now = world.now;
+                    world = start();
+                    world.now = now;
+                    seen = Seen { kept: seen.kept, ..Seen::default() };
+                    for (key, value) in &seen.kept {
+                        prop_assert_eq!(world.charge_point.restore_value(key, value), Ok(()), "{} = {}", key, value);
+                        let shown = world.charge_point.registry.get(&[key]);
+                        let shown = shown.configuration_key.unwrap_or_default();
+                        prop_assert_eq!(shown.first().and_then(|shown| shown.value.as_ref()), Some(value));
+                    }
+                    prop_assert!(world.events().is_empty() && world.sent().is_empty());
+                    prop_assert_eq!(world.charge_point.poll_timeout(), None);
+                }
             }
             let outcomes = world.charge_point.untaken_outcomes();
             prop_assert!(outcomes <= MAX_CALLS);
