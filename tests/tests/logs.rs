@@ -61,9 +61,14 @@ async fn who_follows_too_slowly_is_dropped_and_holds_nobody_up() {
     let socket = agent.runtime_dir().join("control.sock");
     let mut sleeper = UnixStream::connect(&socket).await.unwrap();
     sleeper.write_all(b"{\"op\":\"logs\",\"follow\":true,\"lines\":null}\n").await.unwrap();
-    let request = r#"{"op":"open","destination":null,"script":9,"forwards":[],"lifetime":null,"wait":false}"#;
-    for _ in 0..4000 {
-        agent.ask(request).await;
+    // Nobody listens there, so that each of them is tried at once, and says so at level debug, which isn't bound.
+    let request = |port: u32| {
+        format!(
+            r#"{{"op":"open","destination":"nobody@127.0.0.1:{port}","script":1,"forwards":[],"lifetime":null,"wait":false}}"#
+        )
+    };
+    for number in 0..2000 {
+        agent.ask(&request(number % 2 + 1)).await;
     }
     wait_until("the log says so", LONG, async || {
         agent.log().contains("log-reader-dropped unsent=").then_some(())
@@ -71,7 +76,7 @@ async fn who_follows_too_slowly_is_dropped_and_holds_nobody_up() {
     .await;
     let mut late = agent.cli(&["logs"]).await.stdout;
     late.truncate(100);
-    assert!(late.contains("tunnel-refused"), "the last of it is kept: {late}");
+    assert!(late.contains(" tunnel-"), "the last of it is kept: {late}");
 
     // As many as may follow, and one more.
     let mut followers = Vec::new();

@@ -328,6 +328,11 @@ async fn more_uploads_in_an_hour_than_a_sim_card_can_bear_are_refused() {
     for id in 0..20 {
         assert_ne!(get_log(&mut csms, id, server.url()).await["status"], "Rejected", "{id}");
     }
+    // What it is told of those comes first, and a refusal only where there is room.
+    wait_until("the CSMS is told of the last", LONG, async || {
+        csms.upload_statuses().await.contains(&("Uploaded".into(), Some(19))).then_some(())
+    })
+    .await;
     assert_eq!(get_log(&mut csms, 20, server.url()).await["status"], "Rejected");
     wait_until("the CSMS is told", LONG, async || {
         csms.upload_statuses().await.contains(&("UploadFailure".into(), Some(20))).then_some(())
