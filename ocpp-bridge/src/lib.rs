@@ -73,6 +73,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod bridge;
 pub mod charge_point;
 pub mod configuration;
 pub mod frame;

@@ -202,3 +202,26 @@ pub const BACKOFF_RANDOM: Duration = Duration::from_secs(15);
 
 /// `RetryBackOffRepeatTimes` (OCPP 2.0.1 part 4 §5.3), as widely used.
 pub const BACKOFF_DOUBLINGS: u32 = 5;
+
+// === the bridge ===
+
+/// How many unanswered CALLs of the controller the bridge remembers: the standard allows one at a time.
+pub const MAX_WATCHED_CALLS: usize = 16;
+
+/// How long a CALL of the controller counts as unanswered: twice what charge points commonly wait.
+pub const CONTROLLER_CALL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How many GetConfiguration requests may wait for the controller's answer; the oldest ones then go without our keys.
+pub const MAX_MERGES: usize = 8;
+
+/// How many CALLs of ours that the CSMS didn't answer in time are remembered, so that a late answer isn't passed on.
+pub const MAX_GIVEN_UP: usize = 16;
+
+/// How long a CALL of the controller waits for the answer to one of ours: a CSMS that takes longer has to take two.
+pub const HOLD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The longest request of a controller, in bytes: what servers commonly take.
+pub const MAX_REQUEST_BYTES: usize = 8 * 1024;
+
+/// How many header fields it may have.
+pub const MAX_REQUEST_HEADERS: usize = 64;
