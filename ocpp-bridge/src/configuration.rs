@@ -106,6 +106,11 @@ impl Registry {
         Self { entries: Vec::new() }
     }
 
+    /// Whether there is no key at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Whether there is such a key. Case doesn't matter.
     pub(crate) fn knows(&self, key: &str) -> bool {
         self.find(key).is_some()

@@ -1,7 +1,7 @@
 //! The controller's side of the handshake: its request is read, judged and passed on before it is answered, which no
 //! WebSocket library does. What WebSocket itself wants of a request, tungstenite checks.
 
-use std::{fmt, io};
+use std::{fmt, io, time::Duration};
 
 use percent_encoding::percent_decode_str;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -10,9 +10,9 @@ use tokio_tungstenite::tungstenite::{
     http::{
         HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
         header::{
-            AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, PROXY_AUTHORIZATION, SEC_WEBSOCKET_EXTENSIONS,
-            SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TE, TRAILER, TRANSFER_ENCODING,
-            UPGRADE, WWW_AUTHENTICATE,
+            AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, PROXY_AUTHORIZATION, RETRY_AFTER,
+            SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TE,
+            TRAILER, TRANSFER_ENCODING, UPGRADE, WWW_AUTHENTICATE,
         },
     },
 };
@@ -146,13 +146,22 @@ impl Knock {
 }
 
 /// Refuses a request, and ends the connection.
-pub(super) async fn refuse(stream: &mut (impl AsyncWrite + Unpin), status: u16) {
+///
+/// `retry_after` is what the CSMS has asked for.
+pub(super) async fn refuse(
+    stream: &mut (impl AsyncWrite + Unpin),
+    status: StatusCode,
+    retry_after: Option<Duration>,
+) {
     let mut response = Response::new(());
-    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+    *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    if status == StatusCode::UNAUTHORIZED.as_u16() {
+    if let Some(wait) = retry_after {
+        headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs()));
+    }
+    if status == StatusCode::UNAUTHORIZED {
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"OCPP\""));
     }
     // If it fails, there is nobody left to be told.
@@ -264,8 +273,9 @@ mod tests {
     #[tokio::test]
     async fn a_refusal_is_an_answer() {
         let mut bytes = Vec::new();
-        refuse(&mut bytes, 401).await;
+        refuse(&mut bytes, StatusCode::UNAUTHORIZED, Some(Duration::from_secs(7))).await;
         let text = String::from_utf8(bytes).unwrap().to_ascii_lowercase();
+        assert!(text.contains("retry-after: 7\r\n"), "{text}");
         assert!(text.starts_with("http/1.1 401 ") && text.contains("www-authenticate: basic"), "{text}");
     }
 }

@@ -14,6 +14,8 @@ use serde_json::value::RawValue;
 
 use super::{
     get_configuration::{self, Request},
+    relay::Side,
+    timing::RoundTrips,
     watch::{Heard, Watch},
 };
 use crate::{
@@ -48,6 +50,7 @@ pub struct Filter {
     ours: Registry,
     rng: fastrand::Rng,
     watch: Watch,
+    times: RoundTrips,
     /// `None` while there is no connection through us.
     session: Option<Session>,
     next_request: u64,
@@ -101,6 +104,7 @@ impl Filter {
             ours: Registry::without_standard(),
             rng,
             watch: Watch::default(),
+            times: RoundTrips::default(),
             session: None,
             next_request: 0,
             events: VecDeque::new(),
@@ -121,6 +125,7 @@ impl Filter {
     pub fn begin(&mut self, now: Instant, security: LinkSecurity) {
         self.end();
         self.watch.begin();
+        self.times.begin();
         self.session = Some(Session::new(security));
         self.send_due(now);
     }
@@ -134,11 +139,16 @@ impl Filter {
     /// The CSMS has sent a text; [`wants_csms`](Self::wants_csms) said that there is room for it.
     pub fn from_csms(&mut self, now: Instant, text: &str) -> Pass {
         let pass = match Frame::parse(text) {
-            Ok(Frame::Call { id, action, payload }) => self.asked(text, id, &action, payload),
+            Ok(Frame::Call { id, action, payload }) => {
+                self.times.called(Side::Csms, now, &id);
+                self.asked(text, id, &action, payload)
+            }
             Ok(Frame::CallResult { id, payload }) => {
+                self.times.answered(Side::Csms, now, &id);
                 self.answered(&id, Some(payload), || Outcome::of_result(payload))
             }
             Ok(Frame::CallError { id, code, description }) => {
+                self.times.answered(Side::Csms, now, &id);
                 self.answered(&id, None, || Outcome::error(&code.to_string(), &description))
             }
             Err(ParseError::Answer { id, reason }) => {
@@ -160,16 +170,19 @@ impl Filter {
                     session.held = Some(Held { text: text.to_owned(), id, action, until });
                     return Pass::Nothing;
                 }
+                self.times.called(Side::Controller, now, &id);
                 self.watch.called(now, id, &action);
                 Pass::Unchanged
             }
             Ok(Frame::CallResult { id, payload }) => {
+                self.times.answered(Side::Controller, now, &id);
                 let Some(added) = session.take_merge(&id) else { return Pass::Unchanged };
                 let added = entries(&self.ours, added.as_deref().unwrap_or_default());
                 get_configuration::answer(text, payload, &added, &self.ours)
                     .map_or(Pass::Unchanged, Pass::Changed)
             }
             Ok(Frame::CallError { id, .. }) | Err(ParseError::Answer { id, .. }) => {
+                self.times.answered(Side::Controller, now, &id);
                 session.take_merge(&id);
                 Pass::Unchanged
             }
@@ -270,9 +283,21 @@ impl Filter {
             .is_some_and(|session| session.held.is_none() && session.outbox.len() < MAX_OUTBOX)
     }
 
-    /// What the CSMS last answered to the controller's BootNotification; `None` if none was seen.
+    /// What the CSMS last answered to the controller's BootNotification. `Accepted` without one where it must have
+    /// accepted the controller before we were there; `None` if neither is known.
     pub fn registration(&self) -> Option<RegistrationStatus> {
-        self.watch.registration().cloned()
+        let accepted = self.session.is_some() && self.watch.may_call();
+        self.watch.registration().cloned().or(accepted.then_some(RegistrationStatus::Accepted))
+    }
+
+    /// Whether it has keys of its own to offer.
+    pub(super) fn has_keys(&self) -> bool {
+        !self.ours.is_empty()
+    }
+
+    /// How long the two sides took to answer.
+    pub(super) fn round_trips(&self) -> &RoundTrips {
+        &self.times
     }
 
     // --- the CSMS's CALLs ---
@@ -383,6 +408,7 @@ impl Filter {
         if session.own.as_ref().is_none_or(|own| own.overtaken)
             && let Some(held) = session.held.take()
         {
+            self.times.called(Side::Controller, now, &held.id);
             self.watch.called(now, held.id, &held.action);
             session.outbox.push_back(held.text);
         }
@@ -398,6 +424,7 @@ impl Filter {
         }
         let Some(call) = session.calls.pop_front() else { return };
         let id = MessageId::random(&mut self.rng);
+        self.times.called(Side::Controller, now, &id);
         session.outbox.push_back(encode_call(&id, call.action, &call.payload));
         let deadline = now + CALL_TIMEOUT;
         session.own = Some(Own { id, call: call.id, deadline, overtaken: false });

@@ -38,6 +38,8 @@ pub struct LegFigures {
     pub bytes_out: u64,
     /// When the last message came.
     pub last_frame: Option<Instant>,
+    /// How long its other end took to answer the last CALL.
+    pub round_trip: Option<Duration>,
 }
 
 /// One leg.
@@ -89,6 +91,7 @@ impl<S: Socket> Leg<S> {
             frames_out: 0,
             bytes_out: 0,
             last_frame: None,
+            round_trip: None,
         };
         Self {
             socket,

@@ -2,18 +2,26 @@
 
 use std::{
     future::poll_fn,
+    pin::pin,
     task::{Context, Poll},
     time::Instant,
 };
 
-use tokio::{sync::mpsc, time::sleep_until};
-use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+use tokio::{sync::mpsc, task::JoinHandle, time::sleep_until};
+use tokio_tungstenite::tungstenite::{
+    Message, Utf8Bytes,
+    protocol::{CloseFrame, frame::coding::CloseCode},
+};
 
 use super::{
     filter::{Filter, Pass},
-    leg::{Ending, Leg, Socket},
+    leg::{Ending, Farewell, Leg, Socket},
+    status::Desk,
+    timing::RoundTrips,
 };
-use crate::{Command, Event};
+use crate::{
+    CallId, Command, ConnectionProfile, Event, Full, Outcome, RegistrationStatus, limits::PROVEN_AFTER,
+};
 
 /// The two sides of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,8 +34,20 @@ pub(super) enum Side {
 #[derive(Debug)]
 pub(super) struct Embedded {
     pub(super) filter: Filter,
-    pub(super) commands: mpsc::Receiver<Command>,
-    pub(super) events: mpsc::Sender<Event>,
+    commands: mpsc::Receiver<Command>,
+    events: mpsc::Sender<Event>,
+    /// A CALL of the embedder that had no place, until it has been told.
+    surplus: Option<CallId>,
+    /// What connections are to be made with from now on.
+    change: Option<Change>,
+}
+
+/// A [`Command::Connect`] that waits to be carried out.
+#[derive(Debug)]
+pub(super) struct Change {
+    pub(super) profile: Box<ConnectionProfile>,
+    pub(super) number: u64,
+    at_once: bool,
 }
 
 /// The embedder has closed its end of the commands.
@@ -38,8 +58,25 @@ pub(super) struct Shutdown;
 pub(super) struct Pair<D, U> {
     pub(super) controller: Leg<D>,
     pub(super) csms: Leg<U>,
+    /// Texts go through the embedder's filter.
+    is_filtered: bool,
+    /// How long answers take, where there is no filter that knows.
+    times: RoundTrips,
+    /// When the connection counts as good although the CSMS has said nothing on it; `None` once it does.
+    unproven: Option<Instant>,
     /// Which one is read first next time, so that neither starves the other.
     turn: bool,
+}
+
+/// How relaying came to its end.
+#[derive(Debug)]
+pub(super) enum Finished<T> {
+    /// This side has ended it, and the other has been told.
+    Ended { by: Side, reason: String, unproven: bool },
+    /// What was to interrupt it has come. Both sides are told meanwhile.
+    Interrupted(T, JoinHandle<()>),
+    /// The embedder wants it made anew, in another way; both sides have been told.
+    Changed,
 }
 
 /// What the embedder does.
@@ -49,20 +86,53 @@ enum Turn<'a> {
     Room(Option<mpsc::Permit<'a, Event>>),
 }
 
+// === impl Side ===
+
+impl Side {
+    pub(super) fn other(self) -> Self {
+        match self {
+            Self::Controller => Self::Csms,
+            Self::Csms => Self::Controller,
+        }
+    }
+}
+
 // === impl Embedded ===
 
 impl Embedded {
-    /// Serves the embedder while something else happens, and nothing is relayed.
-    pub(super) async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Shutdown> {
-        let mut work = std::pin::pin!(work);
-        loop {
+    pub(super) fn new(
+        filter: Filter,
+        commands: mpsc::Receiver<Command>,
+        events: mpsc::Sender<Event>,
+    ) -> Self {
+        Self { filter, commands, events, surplus: None, change: None }
+    }
+
+    /// Serves the embedder while something else happens, and nothing is relayed. `None`: it has another way to connect,
+    /// which [`take_change`](Self::take_change) has.
+    pub(super) async fn meanwhile<T>(
+        &mut self,
+        work: impl Future<Output = T>,
+    ) -> Result<Option<T>, Shutdown> {
+        let mut work = pin!(work);
+        while self.change.is_none() {
             tokio::select! {
-                done = &mut work => return Ok(done),
-                turn = turn(&mut self.commands, &self.events, self.filter.has_event()) => {
-                    act(turn, &mut self.filter)?;
+                done = &mut work => return Ok(Some(done)),
+                turn = turn(&mut self.commands, &self.events, self.surplus.is_some(), self.filter.has_event()) => {
+                    act(turn, &mut self.filter, &mut self.surplus, &mut self.change)?;
                 }
             }
         }
+        Ok(None)
+    }
+
+    /// How to connect from now on, if that was asked for.
+    pub(super) fn take_change(&mut self) -> Option<Change> {
+        self.change.take()
+    }
+
+    fn is_change_urgent(&self) -> bool {
+        self.change.as_ref().is_some_and(|change| change.at_once)
     }
 }
 
@@ -70,15 +140,21 @@ impl Embedded {
 async fn turn<'a>(
     commands: &mut mpsc::Receiver<Command>,
     events: &'a mpsc::Sender<Event>,
+    has_surplus: bool,
     has_event: bool,
 ) -> Turn<'a> {
     tokio::select! {
-        command = commands.recv() => Turn::Command(command),
-        permit = events.reserve(), if has_event => Turn::Room(permit.ok()),
+        command = commands.recv(), if !has_surplus => Turn::Command(command),
+        permit = events.reserve(), if has_surplus || has_event => Turn::Room(permit.ok()),
     }
 }
 
-fn act(turn: Turn<'_>, filter: &mut Filter) -> Result<(), Shutdown> {
+fn act(
+    turn: Turn<'_>,
+    filter: &mut Filter,
+    surplus: &mut Option<CallId>,
+    change: &mut Option<Change>,
+) -> Result<(), Shutdown> {
     match turn {
         Turn::Command(None) => return Err(Shutdown),
         Turn::Command(Some(Command::SetValue { key, value })) => filter.set_value(&key, value),
@@ -87,19 +163,18 @@ fn act(turn: Turn<'_>, filter: &mut Filter) -> Result<(), Shutdown> {
         }
         Turn::Command(Some(Command::Call(call))) => {
             let id = call.id;
-            if filter.call(now(), call).is_err() {
-                tracing::debug!(id = id.0, "bridge-call-without-place");
-            }
+            *surplus = filter.call(now(), call).err().map(|Full| id);
+        }
+        Turn::Command(Some(Command::Connect { profile, number, at_once })) => {
+            *change = Some(Change { profile, number, at_once });
         }
         // No event of a filter wants any of these.
         Turn::Command(Some(
-            Command::AnswerTransfer { .. }
-            | Command::AnswerUpload { .. }
-            | Command::SetReport { .. }
-            | Command::Connect { .. },
+            Command::AnswerTransfer { .. } | Command::AnswerUpload { .. } | Command::SetReport { .. },
         )) => tracing::debug!("bridge-command-ignored"),
         Turn::Room(permit) => {
-            if let (Some(event), Some(permit)) = (filter.poll_event(), permit) {
+            let lost = surplus.take().map(|id| Event::Called { id, outcome: Outcome::Lost });
+            if let (Some(event), Some(permit)) = (lost.or_else(|| filter.poll_event()), permit) {
                 permit.send(event);
             }
         }
@@ -107,67 +182,110 @@ fn act(turn: Turn<'_>, filter: &mut Filter) -> Result<(), Shutdown> {
     Ok(())
 }
 
-/// Waits for the embedder, if there is one.
-async fn maybe_turn<'a>(
-    channels: Option<(&mut mpsc::Receiver<Command>, &'a mpsc::Sender<Event>)>,
-    has_event: bool,
-) -> Turn<'a> {
-    match channels {
-        Some((commands, events)) => turn(commands, events, has_event).await,
-        None => std::future::pending().await,
-    }
-}
-
 // === impl Pair ===
 
-impl<D: Socket, U: Socket> Pair<D, U> {
-    pub(super) fn new(controller: Leg<D>, csms: Leg<U>) -> Self {
-        Self { controller, csms, turn: false }
+impl<D: Socket + 'static, U: Socket + 'static> Pair<D, U> {
+    /// Texts go through the embedder's filter, or else everything passes.
+    pub(super) fn new(controller: Leg<D>, csms: Leg<U>, is_filtered: bool) -> Self {
+        let unproven = Some(now() + PROVEN_AFTER);
+        Self { controller, csms, is_filtered, times: RoundTrips::default(), unproven, turn: false }
     }
 
-    /// Relays until one side ends, which the other is told. Without `embedded`, everything passes.
-    pub(super) async fn run(
+    /// Relays until one side ends, which the other is told, or something else is more important.
+    pub(super) async fn run<T>(
         mut self,
-        mut embedded: Option<&mut Embedded>,
-    ) -> Result<(Side, String), Shutdown> {
+        embedded: &mut Embedded,
+        desk: &Desk,
+        interruption: impl Future<Output = T>,
+    ) -> Result<Finished<T>, Shutdown> {
+        let mut interruption = pin!(interruption);
+        let mut boot = None;
         loop {
-            let (mut filter, channels) = match &mut embedded {
-                Some(embedded) => {
-                    (Some(&mut embedded.filter), Some((&mut embedded.commands, &embedded.events)))
-                }
-                None => (None, None),
-            };
-            let read = [self.reads_controller(filter.as_deref()), self.reads_csms(filter.as_deref())];
-            let filter_due = filter.as_ref().and_then(|filter| filter.poll_timeout());
-            let due = [self.controller.poll_timeout(read[0]), self.csms.poll_timeout(read[1]), filter_due];
+            if embedded.is_change_urgent() {
+                self.farewell(&mut embedded.filter, CloseCode::Restart, "").await;
+                return Ok(Finished::Changed);
+            }
+            self.publish(&embedded.filter, desk, &mut boot);
+            let filter = self.is_filtered.then_some(&embedded.filter);
+            let read = [self.reads_controller(filter), self.reads_csms(filter)];
+            let due = [
+                self.controller.poll_timeout(read[0]),
+                self.csms.poll_timeout(read[1]),
+                filter.and_then(Filter::poll_timeout),
+                self.unproven,
+            ];
             let due = due.into_iter().flatten().min();
-            let has_event = filter.as_ref().is_some_and(|filter| filter.has_event());
+            let has_event = embedded.filter.has_event();
+            let Embedded { filter, commands, events, surplus, change } = &mut *embedded;
 
             let ended = tokio::select! {
-                moved = poll_fn(|cx| self.poll_move(cx, filter.as_deref_mut())) => moved.err(),
-                turn = maybe_turn(channels, has_event) => {
-                    if let Some(filter) = filter {
-                        act(turn, filter)?;
+                moved = poll_fn(|cx| self.poll_move(cx, filter)) => moved.err(),
+                turn = turn(commands, events, surplus.is_some(), has_event) => {
+                    if act(turn, filter, surplus, change).is_err() {
+                        self.farewell(filter, CloseCode::Away, "").await;
+                        return Err(Shutdown);
                     }
                     None
                 }
+                cause = &mut interruption => {
+                    let closing = self.farewell(filter, CloseCode::Away, "another connection takes over");
+                    return Ok(Finished::Interrupted(cause, tokio::spawn(closing)));
+                }
                 () = sleep_until(due.unwrap_or_else(now).into()), if due.is_some() => {
                     let now = now();
-                    if let Some(filter) = filter {
-                        filter.handle_timeout(now);
-                    }
+                    self.unproven.take_if(|due| *due <= now).is_some().then(|| desk.proven());
+                    filter.handle_timeout(now);
                     self.handle_timeout(now, read).err()
                 }
             };
-            if let Some((side, ending)) = ended {
+            if let Some((by, ending)) = ended {
+                let unproven = self.unproven.is_some();
                 let Self { controller, csms, .. } = self;
                 let farewell = ending.farewell;
                 tokio::join!(
-                    controller.close(farewell.clone(), side == Side::Controller),
-                    csms.close(farewell, side == Side::Csms),
+                    controller.close(farewell.clone(), by == Side::Controller),
+                    csms.close(farewell, by == Side::Csms),
                 );
-                return Ok((side, ending.reason));
+                return Ok(Finished::Ended { by, reason: ending.reason, unproven });
             }
+        }
+    }
+
+    /// Shows how much has passed, and what became of the controller's registration.
+    fn publish(&mut self, filter: &Filter, desk: &Desk, shown: &mut Option<RegistrationStatus>) {
+        let times = if self.is_filtered { filter.round_trips() } else { &self.times };
+        self.controller.figures.round_trip = times.last(Side::Controller);
+        self.csms.figures.round_trip = times.last(Side::Csms);
+        desk.figures(self.controller.figures, self.csms.figures);
+        if self.csms.figures.frames_in > 0 && self.unproven.take().is_some() {
+            desk.proven();
+        }
+        let boot = filter.registration().filter(|_| self.is_filtered);
+        if boot.is_some() && *shown != boot {
+            desk.booted(boot.clone());
+            *shown = boot;
+        }
+    }
+
+    /// Says goodbye to both sides, after what is due to them.
+    fn farewell(
+        mut self,
+        filter: &mut Filter,
+        code: CloseCode,
+        reason: &'static str,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        self.take_ours(filter);
+        let farewell = Farewell::Close(Some(CloseFrame { code, reason: reason.into() }));
+        let Self { controller, csms, .. } = self;
+        async {
+            tokio::join!(controller.close(farewell.clone(), false), csms.close(farewell, false));
+        }
+    }
+
+    /// Ours goes before what the controller sends next.
+    fn take_ours(&mut self, filter: &mut Filter) {
+        while let Some(text) = filter.poll_upstream() {
+            self.csms.queue(Message::text(text));
         }
     }
 
@@ -185,15 +303,8 @@ impl<D: Socket, U: Socket> Pair<D, U> {
     }
 
     /// Writes what is queued, and moves one message. Ready when the state has changed.
-    fn poll_move(
-        &mut self,
-        cx: &mut Context<'_>,
-        mut filter: Option<&mut Filter>,
-    ) -> Poll<Result<(), (Side, Ending)>> {
-        // Ours goes before what the controller sends next.
-        while let Some(text) = filter.as_mut().and_then(|filter| filter.poll_upstream()) {
-            self.csms.queue(Message::text(text));
-        }
+    fn poll_move(&mut self, cx: &mut Context<'_>, filter: &mut Filter) -> Poll<Result<(), (Side, Ending)>> {
+        self.take_ours(filter);
         let waited = [self.controller.has_room(), self.csms.has_room()];
         if let Poll::Ready(Err(ending)) = self.controller.poll_write(cx) {
             return Poll::Ready(Err((Side::Controller, ending)));
@@ -208,11 +319,10 @@ impl<D: Socket, U: Socket> Pair<D, U> {
         self.turn = !self.turn;
         let sides = if self.turn { [Side::Controller, Side::Csms] } else { [Side::Csms, Side::Controller] };
         for side in sides {
+            let judge = self.is_filtered.then_some(&*filter);
             let read = match side {
-                Side::Controller if self.reads_controller(filter.as_deref()) => {
-                    self.controller.poll_read(cx, now())
-                }
-                Side::Csms if self.reads_csms(filter.as_deref()) => self.csms.poll_read(cx, now()),
+                Side::Controller if self.reads_controller(judge) => self.controller.poll_read(cx, now()),
+                Side::Csms if self.reads_csms(judge) => self.csms.poll_read(cx, now()),
                 _ => Poll::Pending,
             };
             if let Poll::Ready(read) = read {
@@ -224,12 +334,15 @@ impl<D: Socket, U: Socket> Pair<D, U> {
         Poll::Pending
     }
 
-    fn pass(&mut self, from: Side, message: Message, filter: Option<&mut Filter>) {
-        let pass = match (&message, filter) {
-            (Message::Text(text), Some(filter)) => match from {
-                Side::Controller => filter.from_controller(now(), text),
-                Side::Csms => filter.from_csms(now(), text),
-            },
+    fn pass(&mut self, from: Side, message: Message, filter: &mut Filter) {
+        let now = now();
+        let pass = match &message {
+            Message::Text(text) if !self.is_filtered => {
+                self.times.passed(from, now, text);
+                Pass::Unchanged
+            }
+            Message::Text(text) if from == Side::Controller => filter.from_controller(now, text),
+            Message::Text(text) => filter.from_csms(now, text),
             _ => Pass::Unchanged,
         };
         let message = match pass {

@@ -170,7 +170,7 @@ impl Answer {
         }
     }
 
-    pub(super) fn error(code: ErrorCode, reason: &'static str) -> Self {
+    pub(crate) fn error(code: ErrorCode, reason: &'static str) -> Self {
         Self::Error(Refusal::new(code, reason))
     }
 }
