@@ -127,9 +127,20 @@ impl Knock {
             .collect();
         let mut passed = HeaderMap::new();
         for (name, value) in headers {
-            if !OURS.contains(name) && !named.iter().any(|other| other == name.as_str()) {
+            if name != SEC_WEBSOCKET_PROTOCOL
+                && !OURS.contains(name)
+                && !named.iter().any(|other| other == name.as_str())
+            {
                 passed.append(name.clone(), value.clone());
             }
+        }
+        // One list, however many fields it came in (RFC 6455 §11.3.4): tungstenite reads the first.
+        let offers: Vec<&[u8]> =
+            headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().map(HeaderValue::as_bytes).collect();
+        if !offers.is_empty()
+            && let Ok(list) = HeaderValue::from_bytes(&offers.join(&b", "[..]))
+        {
+            passed.insert(SEC_WEBSOCKET_PROTOCOL, list);
         }
         passed
     }
@@ -224,8 +235,16 @@ mod tests {
     async fn what_is_between_neighbours_is_not_passed_on() {
         let passed = knock(REQUEST).await.unwrap().passed_on();
         let names: Vec<&str> = passed.keys().map(HeaderName::as_str).collect();
-        assert_eq!(names, ["sec-websocket-protocol", "authorization", "x-vendor"]);
+        assert_eq!(names, ["authorization", "x-vendor", "sec-websocket-protocol"]);
         assert_eq!(passed.get_all("x-vendor").iter().count(), 2);
+    }
+
+    #[tokio::test]
+    async fn subprotocols_are_one_list() {
+        let text = REQUEST.replace("Authorization:", "Sec-WebSocket-Protocol: ocpp2.1\r\nAuthorization:");
+        let passed = knock(&text).await.unwrap().passed_on();
+        let offered: Vec<_> = passed.get_all("sec-websocket-protocol").iter().collect();
+        assert_eq!(offered, ["ocpp1.6, ocpp2.0.1, ocpp2.1"]);
     }
 
     #[tokio::test]

@@ -71,11 +71,11 @@ pub(super) struct Pair<D, U> {
 /// How relaying came to its end.
 #[derive(Debug)]
 pub(super) enum Finished<T> {
-    /// This side has ended it, and the other has been told.
-    Ended { by: Side, reason: String, unproven: bool },
+    /// One side has ended it, and the other has been told. `unproven`: before it counted as good.
+    Ended { reason: String, unproven: bool },
     /// What was to interrupt it has come. Both sides are told meanwhile.
     Interrupted(T, JoinHandle<()>),
-    /// The embedder wants it made anew, in another way; both sides have been told.
+    /// The embedder wants it made anew, in another way. Both sides are told meanwhile.
     Changed,
 }
 
@@ -202,7 +202,8 @@ impl<D: Socket + 'static, U: Socket + 'static> Pair<D, U> {
         let mut boot = None;
         loop {
             if embedded.is_change_urgent() {
-                self.farewell(&mut embedded.filter, CloseCode::Restart, "").await;
+                // Not waited for: the controller may come back at once, and is to find what it was sent away for.
+                tokio::spawn(self.farewell(&mut embedded.filter, CloseCode::Restart, ""));
                 return Ok(Finished::Changed);
             }
             self.publish(&embedded.filter, desk, &mut boot);
@@ -246,7 +247,7 @@ impl<D: Socket + 'static, U: Socket + 'static> Pair<D, U> {
                     controller.close(farewell.clone(), by == Side::Controller),
                     csms.close(farewell, by == Side::Csms),
                 );
-                return Ok(Finished::Ended { by, reason: ending.reason, unproven });
+                return Ok(Finished::Ended { reason: ending.reason, unproven });
             }
         }
     }

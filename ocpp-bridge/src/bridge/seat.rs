@@ -149,7 +149,7 @@ impl Seat {
         let finished = pair.run(&mut self.embedded, &self.desk, newer(&mut self.notices)).await;
         self.embedded.filter.end();
         match finished {
-            Ok(Finished::Ended { reason, unproven, .. }) => {
+            Ok(Finished::Ended { reason, unproven }) => {
                 self.desk.ended(&reason, unproven);
                 Ok(None)
             }
@@ -240,7 +240,7 @@ impl Seat {
         let finished = pair.run(&mut self.embedded, &self.desk, notice(&mut self.notices)).await;
         self.embedded.filter.end();
         match finished {
-            Ok(Finished::Ended { reason, unproven, .. }) => {
+            Ok(Finished::Ended { reason, unproven }) => {
                 self.desk.ended(&reason, unproven);
                 Ok(None)
             }

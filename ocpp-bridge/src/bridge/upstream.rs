@@ -3,7 +3,13 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http_connect::Proxy;
-use tokio_tungstenite::tungstenite::http::{HeaderMap, StatusCode, header::AUTHORIZATION};
+use tokio_tungstenite::tungstenite::{
+    error::SubProtocolError,
+    http::{
+        HeaderMap, StatusCode,
+        header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL},
+    },
+};
 
 use super::status::Desk;
 use crate::{
@@ -70,11 +76,21 @@ impl Upstream {
         for index in (0..urls.len()).map(|step| (first + step) % urls.len()) {
             let Some(url) = urls.get(index) else { continue };
             desk.connecting(url);
-            let tried = async {
-                let request = request(url, &self.identity, fields.clone(), credentials.as_ref())?;
+            let offer = async |fields| {
+                let request = request(url, &self.identity, fields, credentials.as_ref())?;
                 connect(url, tls.as_ref(), self.proxy.as_ref(), request).await
             };
-            match tried.await {
+            let tried = match offer(fields.clone()).await {
+                // Some choose none and speak OCPP 1.6 all the same, and some controllers don't mind. tungstenite does, unless
+                // nothing was offered.
+                Err(ConnectError::Subprotocol(SubProtocolError::NoSubProtocol)) => {
+                    let mut fields = fields.clone();
+                    fields.remove(SEC_WEBSOCKET_PROTOCOL);
+                    offer(fields).await
+                }
+                tried => tried,
+            };
+            match tried {
                 Ok(connected) => {
                     self.last_good.store(index, Ordering::Relaxed);
                     return Ok((connected, url.clone()));

@@ -1,11 +1,12 @@
 //! Two legs in memory, with the test at both ends.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::json;
 use tokio::{
     io::DuplexStream,
+    sync::oneshot,
     task::JoinHandle,
     time::{sleep, timeout},
 };
@@ -18,12 +19,14 @@ use super::*;
 use crate::{Access, ConfigurationStatus, LinkSecurity};
 
 type Peer = WebSocketStream<DuplexStream>;
-type Ended = Result<(Side, String), Shutdown>;
+type Ended = Result<Finished<&'static str>, Shutdown>;
 
 struct World {
     controller: Peer,
     csms: Peer,
     relay: JoinHandle<Ended>,
+    desk: Arc<Desk>,
+    interrupt: oneshot::Sender<&'static str>,
     commands: mpsc::Sender<Command>,
     events: mpsc::Receiver<Event>,
 }
@@ -43,22 +46,34 @@ impl World {
         let (down, controller) = web_socket(Role::Server, Role::Client).await;
         let (up, csms) = web_socket(Role::Client, Role::Server).await;
         let leg = |socket, peer| Leg::new(socket, peer, now(), ping_interval, Duration::from_secs(5));
-        let pair = Pair::new(leg(down, "the controller"), leg(up, "the CSMS"));
+        let pair = Pair::new(leg(down, "the controller"), leg(up, "the CSMS"), embedded);
         let (commands, command_receiver) = mpsc::channel(4);
         let (event_sender, events) = mpsc::channel(4);
         let mut filter = Filter::new(fastrand::Rng::with_seed(1));
         filter.register("Script1", Access::ReadWrite).unwrap();
         filter.begin(now(), LinkSecurity::default());
-        let mut all = Embedded { filter, commands: command_receiver, events: event_sender };
-        let relay = tokio::spawn(async move { pair.run(embedded.then_some(&mut all)).await });
-        Self { controller, csms, relay, commands, events }
+        let mut all = Embedded::new(filter, command_receiver, event_sender);
+        let desk = Arc::new(Desk::new("CP", None));
+        let (interrupt, interrupted) = oneshot::channel();
+        let told = Arc::clone(&desk);
+        let relay = tokio::spawn(async move {
+            pair.run(&mut all, &told, async { interrupted.await.expect("the test goes on") }).await
+        });
+        Self { controller, csms, relay, desk, interrupt, commands, events }
     }
 
-    async fn ended(self) -> (Side, String) {
-        let Self { controller, csms, relay, commands, .. } = self;
-        let ended = timeout(Duration::from_secs(30), relay).await.expect("it ends").unwrap().unwrap();
-        drop((controller, csms, commands));
+    async fn finished(self) -> Ended {
+        let Self { controller, csms, relay, interrupt, commands, .. } = self;
+        let ended = timeout(Duration::from_secs(30), relay).await.expect("it ends").unwrap();
+        drop((controller, csms, interrupt, commands));
         ended
+    }
+
+    async fn ended(self) -> String {
+        match self.finished().await {
+            Ok(Finished::Ended { reason, .. }) => reason,
+            other => panic!("{other:?}"),
+        }
     }
 }
 
@@ -105,9 +120,11 @@ async fn a_close_code_is_passed_on_in_both_directions() {
         one.close(Some(frame.clone())).await.unwrap();
         assert_eq!(close_frame(other).await, Some(frame.clone()));
         assert_eq!(close_frame(one).await, Some(frame), "and answered");
-        let (by, reason) = world.ended().await;
-        assert_eq!(by, side);
-        assert!(reason.ends_with("closed the connection: 1012 \"back soon\""), "{reason}");
+        let by = match side {
+            Side::Controller => "the controller",
+            Side::Csms => "the CSMS",
+        };
+        assert_eq!(world.ended().await, format!("{by} closed the connection: 1012 \"back soon\""));
     }
 }
 
@@ -135,7 +152,7 @@ async fn a_loss_is_passed_on_as_a_loss() {
     drop(std::mem::replace(&mut world.csms, web_socket(Role::Client, Role::Server).await.0));
     let next = timeout(Duration::from_secs(5), world.controller.next()).await.expect("it ends");
     assert!(matches!(next, None | Some(Err(_))), "{next:?}");
-    assert_eq!(world.ended().await.0, Side::Csms);
+    assert_eq!(world.ended().await, "the CSMS closed the connection without saying why");
 }
 
 #[tokio::test]
@@ -191,11 +208,55 @@ async fn each_leg_has_pings_of_its_own_and_silence_ends_both() {
             assert!(matches!(message, Message::Ping(_)), "{message:?}");
         }
     });
-    let (side, reason) = world.relay.await.unwrap().unwrap();
-    assert_eq!(side, Side::Controller);
+    let ended = world.relay.await.unwrap();
+    let Ok(Finished::Ended { reason, unproven: false }) = ended else { panic!("{ended:?}") };
     assert_eq!(reason, "the controller didn't answer a ping in 5 s");
     assert_eq!(began.elapsed().as_secs(), 55);
     sleep(Duration::from_secs(5)).await;
     assert!(reads.is_finished(), "the CSMS has heard of it");
-    drop((world.controller, world.commands));
+    drop((world.controller, world.commands, world.interrupt));
+}
+
+#[tokio::test]
+async fn the_end_of_the_embedder_is_told_to_both() {
+    let mut world = World::new(true, None).await;
+    drop(std::mem::replace(&mut world.commands, mpsc::channel(1).0));
+    for peer in [&mut world.controller, &mut world.csms] {
+        assert_eq!(close_frame(peer).await.unwrap().code, CloseCode::Away);
+        peer.flush().await.unwrap();
+    }
+    assert!(matches!(world.finished().await, Err(Shutdown)));
+}
+
+#[tokio::test]
+async fn an_interruption_ends_both_without_waiting_for_them() {
+    let mut world = World::new(true, None).await;
+    std::mem::replace(&mut world.interrupt, oneshot::channel().0).send("newer").unwrap();
+    let relay = std::mem::replace(&mut world.relay, tokio::spawn(std::future::pending()));
+    let finished = timeout(Duration::from_secs(1), relay).await.expect("nobody is waited for").unwrap();
+    let Ok(Finished::Interrupted("newer", closing)) = finished else { panic!("{finished:?}") };
+    for peer in [&mut world.controller, &mut world.csms] {
+        assert_eq!(close_frame(peer).await.unwrap().code, CloseCode::Away);
+        peer.flush().await.unwrap();
+    }
+    closing.await.unwrap();
+}
+
+#[tokio::test]
+async fn what_passes_is_counted_and_timed_on_each_leg() {
+    for embedded in [false, true] {
+        let mut world = World::new(embedded, None).await;
+        let call = r#"[2,"1","Heartbeat",{}]"#;
+        world.controller.send(Message::text(call)).await.unwrap();
+        assert_eq!(text(&mut world.csms).await, call);
+        world.csms.send(Message::text(r#"[3,"1",{}]"#)).await.unwrap();
+        assert_eq!(text(&mut world.controller).await, r#"[3,"1",{}]"#);
+        let status = world.desk.watch();
+        let (controller, csms) = (status.borrow().controller.unwrap(), status.borrow().csms.unwrap());
+        assert_eq!((controller.frames_in, controller.bytes_in), (1, call.len() as u64));
+        assert_eq!((csms.frames_out, csms.bytes_out), (1, call.len() as u64));
+        assert_eq!((csms.frames_in, controller.frames_out), (1, 1));
+        assert!(csms.last_frame >= Some(csms.since) && csms.round_trip.is_some());
+        assert_eq!(controller.round_trip, None, "it was asked nothing");
+    }
 }
