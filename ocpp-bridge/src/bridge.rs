@@ -24,6 +24,8 @@ mod watch;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use tokio_tungstenite::tungstenite::http::HeaderMap;
+
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, watch as channel},
@@ -63,9 +65,18 @@ pub struct BridgeSettings {
     pub others: Vec<String>,
     /// TLS towards the controllers; without it they connect in plain.
     pub tls: Option<ServerTls>,
-    /// How long the controller that gets the keys must be away until the bridge connects to the CSMS by itself. `None`:
-    /// it never does.
-    pub rescue_after: Option<Duration>,
+    /// When the bridge connects to the CSMS by itself. `None`: never.
+    pub rescue: Option<RescueSettings>,
+}
+
+/// When the bridge connects to the CSMS without the controller that gets the keys.
+#[derive(Debug, Clone, Copy)]
+pub struct RescueSettings {
+    /// How long the controller must be away.
+    pub after: Duration,
+    /// The CSMS wants no credentials of the controller. Otherwise, where the bridge has none of its own, it uses what the
+    /// controller showed last, and doesn't connect before that has shown something.
+    pub without_credentials: bool,
 }
 
 /// A bridge.
@@ -86,9 +97,9 @@ impl Bridge {
         commands: mpsc::Receiver<Command>,
         status: channel::Sender<LinkStatus>,
     ) -> Self {
-        let BridgeSettings { link, expected, mut others, tls, rescue_after } = settings;
+        let BridgeSettings { link, expected, mut others, tls, rescue } = settings;
         others.truncate(MAX_CONTROLLERS - 1);
-        let mut bridge = Self { reception: Reception { seats: Vec::new(), tls }, seats: Vec::new() };
+        let mut bridge = Self { reception: Reception::new(tls), seats: Vec::new() };
         let pings = Pings {
             interval: Some(link.ping_interval).filter(|interval| !interval.is_zero()),
             timeout: link.pong_timeout,
@@ -102,7 +113,11 @@ impl Bridge {
         let upstream = |identity: &str, profile, passes| {
             Upstream::new(identity.to_owned(), profile, link.proxy.clone(), passes)
         };
-        let rescue = rescue_after.map(|after| Rescue { after, backoff: link.backoff, authorization: None });
+        let rescue = rescue.map(|rescue| Rescue {
+            after: rescue.after,
+            backoff: link.backoff,
+            shown: (rescue.without_credentials || expected.is_some()).then(HeaderMap::new),
+        });
         let embedded = Embedded::new(filter, commands, events);
         let own = upstream(&link.identity, profile, expected.is_none());
         let desk = Desk::new(&link.identity, Some(status));

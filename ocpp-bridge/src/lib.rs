@@ -90,7 +90,9 @@ pub use fastrand;
 pub use http_connect::Proxy;
 pub use serde_json::value::RawValue;
 
-pub use bridge::{Bridge, BridgeSettings, ControllerState, ControllerStatus, Filter, LegFigures};
+pub use bridge::{
+    Bridge, BridgeSettings, ControllerState, ControllerStatus, Filter, LegFigures, RescueSettings,
+};
 pub use charge_point::{
     BootInfo, Call, CallId, ChargePoint, Event, Full, Outcome, Report, RequestId, Settings, Vendor,
 };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ocpp_bridge::configuration::RegisterError;
 use ocpp_bridge::{
     Access, BootInfo, Bridge, BridgeSettings, ChargePoint, Command, ConnectionProfile, ControllerStatus,
-    Event, Filter, LinkSettings, LinkStatus, Registry,
+    Event, Filter, LinkSettings, LinkStatus, Registry, RescueSettings,
 };
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -96,7 +96,9 @@ pub(super) fn bridge(
         expected: expected_credentials(ocpp, bridge).map_err(LinkError::Security)?,
         others: bridge.identities.clone(),
         tls: server_tls(bridge).map_err(LinkError::Security)?,
-        rescue_after: bridge.rescue_after,
+        rescue: bridge
+            .rescue_after
+            .map(|after| RescueSettings { after, without_credentials: ocpp.security_profile == 0 }),
     };
     let cannot_listen = |error| LinkError::Listen(bridge.listen, error);
     let listener = listen(bridge.listen).map_err(cannot_listen)?;

@@ -1,6 +1,9 @@
 //! One controller's way in: its request, who it is, the CSMS's answer, and only then our own.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -28,10 +31,12 @@ use crate::{
 pub(super) struct Reception {
     pub(super) seats: Vec<SeatHandle>,
     pub(super) tls: Option<ServerTls>,
+    /// Who was refused last, and why, so that a thousand equal refusals make one line.
+    logged: Mutex<Option<Refused>>,
 }
 
 /// Why a controller isn't let in, for the log.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Refused {
     identity: Option<String>,
     reason: String,
@@ -40,9 +45,17 @@ struct Refused {
 // === impl Reception ===
 
 impl Reception {
+    pub(super) fn new(tls: Option<ServerTls>) -> Self {
+        Self { seats: Vec::new(), tls, logged: Mutex::new(None) }
+    }
+
     /// Brings a connection to the seat of its controller, or refuses it.
     pub(super) async fn admit(self: Arc<Self>, tcp: TcpStream, peer: SocketAddr) {
-        if let Err(Refused { identity, reason }) = self.admit_inner(tcp).await {
+        let Err(refused) = self.admit_inner(tcp).await else { return };
+        let new = Some(refused.clone());
+        let before = std::mem::replace(&mut *self.logged.lock().unwrap_or_else(PoisonError::into_inner), new);
+        if before.as_ref() != Some(&refused) {
+            let Refused { identity, reason } = refused;
             tracing::info!(%peer, identity, reason, "bridge-refused");
         }
     }
@@ -96,7 +109,13 @@ impl Reception {
         };
         let authorization = knock.authorization().cloned();
         let answered = match knock.acceptance(csms.subprotocol.as_ref()) {
-            Ok(answer) => timeout(HANDSHAKE_TIMEOUT, stream.write_all(&answer)).await,
+            Ok(answer) => {
+                let answering = async {
+                    stream.write_all(&answer).await?;
+                    stream.flush().await
+                };
+                timeout(HANDSHAKE_TIMEOUT, answering).await
+            }
             Err(reason) => return Err(Refused::new(identity, reason)),
         };
         if !matches!(answered, Ok(Ok(()))) {

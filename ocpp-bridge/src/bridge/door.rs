@@ -6,7 +6,7 @@ use std::{fmt, io, time::Duration};
 use percent_encoding::percent_decode_str;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::{
-    handshake::server::{create_response, write_response},
+    handshake::server::create_response,
     http::{
         HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
         header::{
@@ -180,11 +180,26 @@ pub(super) async fn refuse(
     let _ = stream.shutdown().await;
 }
 
+/// The answer, its fields' names in the form in which they usually are written: some old controllers look for no other.
 fn written(response: &Response<()>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    // Writing to memory doesn't fail, and the fields are all text.
-    let _ = write_response(&mut bytes, response);
+    let mut bytes = format!("HTTP/1.1 {}\r\n", response.status()).into_bytes();
+    for (name, value) in response.headers() {
+        bytes.extend_from_slice(usual_form(name).as_bytes());
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"\r\n");
     bytes
+}
+
+fn usual_form(name: &HeaderName) -> String {
+    let words = name.as_str().split('-').map(|word| match word {
+        "websocket" => "WebSocket".to_owned(),
+        "www" => "WWW".to_owned(),
+        word => word.get(..1).unwrap_or_default().to_ascii_uppercase() + word.get(1..).unwrap_or_default(),
+    });
+    words.collect::<Vec<_>>().join("-")
 }
 
 // === impl KnockError ===
@@ -269,10 +284,13 @@ mod tests {
         let knock = knock(REQUEST).await.unwrap();
         let text =
             String::from_utf8(knock.acceptance(Some(&HeaderValue::from_static("ocpp1.6"))).unwrap()).unwrap();
-        assert!(text.starts_with("HTTP/1.1 101 "), "{text}");
-        assert!(text.to_ascii_lowercase().contains("sec-websocket-protocol: ocpp1.6\r\n"), "{text}");
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.first(), Some(&"HTTP/1.1 101 Switching Protocols"));
+        for line in ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Protocol: ocpp1.6"] {
+            assert!(lines.contains(&line), "{text}");
+        }
         // RFC 6455 §1.3
-        assert!(text.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{text}");
+        assert!(lines.contains(&"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{text}");
         let none = String::from_utf8(knock.acceptance(None).unwrap()).unwrap();
         assert!(!none.to_ascii_lowercase().contains("protocol:"), "{none}");
     }

@@ -71,7 +71,7 @@ pub(super) struct Pair<D, U> {
 /// How relaying came to its end.
 #[derive(Debug)]
 pub(super) enum Finished<T> {
-    /// One side has ended it, and the other has been told. `unproven`: before it counted as good.
+    /// One side has ended it, and the other is told meanwhile. `unproven`: it was the CSMS, before it counted as good.
     Ended { reason: String, unproven: bool },
     /// What was to interrupt it has come. Both sides are told meanwhile.
     Interrupted(T, JoinHandle<()>),
@@ -239,15 +239,17 @@ impl<D: Socket + 'static, U: Socket + 'static> Pair<D, U> {
                     self.handle_timeout(now, read).err()
                 }
             };
-            if let Some((by, ending)) = ended {
-                let unproven = self.unproven.is_some();
+            if let Some((by, Ending { reason, farewell })) = ended {
+                let unproven = self.unproven.is_some() && by == Side::Csms;
                 let Self { controller, csms, .. } = self;
-                let farewell = ending.farewell;
-                tokio::join!(
-                    controller.close(farewell.clone(), by == Side::Controller),
-                    csms.close(farewell, by == Side::Csms),
-                );
-                return Ok(Finished::Ended { reason: ending.reason, unproven });
+                // Not waited for: a controller that comes back at once is to be served at once.
+                tokio::spawn(async move {
+                    tokio::join!(
+                        controller.close(farewell.clone(), by == Side::Controller),
+                        csms.close(farewell, by == Side::Csms),
+                    );
+                });
+                return Ok(Finished::Ended { reason, unproven });
             }
         }
     }

@@ -53,8 +53,8 @@ pub(super) struct Rescue {
     pub(super) after: Duration,
     /// How long to wait between connections.
     pub(super) backoff: Backoff,
-    /// What the controller showed last when the CSMS let it in; for where that isn't ours to have.
-    pub(super) authorization: Option<HeaderValue>,
+    /// What is to be shown of the controller: what it showed last when the CSMS let it in. `None`: it isn't known yet.
+    pub(super) shown: Option<HeaderMap>,
 }
 
 /// What is known of a seat by those who bring connections to it.
@@ -134,7 +134,8 @@ impl Seat {
         let is_filtered = self.embedded.filter.has_keys() && speaks_ours;
         self.desk.connected(ControllerState::Connected, &url, csms.security, protocol);
         if let Some(rescue) = &mut self.rescue {
-            rescue.authorization = authorization;
+            let field = authorization.map(|authorization| (AUTHORIZATION, authorization));
+            rescue.shown = Some(field.into_iter().collect());
         }
         let now = now();
         if is_filtered {
@@ -267,9 +268,8 @@ impl Seat {
             return None;
         }
         let mut fields = subprotocol();
-        if self.upstream.borrow().passes_credentials() {
-            fields.insert(AUTHORIZATION, self.rescue.as_ref()?.authorization.clone()?);
-        }
+        // What isn't to be passed on, the upstream leaves out.
+        fields.extend(self.rescue.as_ref()?.shown.clone()?);
         Some(fields)
     }
 

@@ -56,11 +56,6 @@ impl Upstream {
         Self::new(self.identity.clone(), profile, self.proxy.clone(), self.passes_credentials)
     }
 
-    /// Whether somebody else than the controller must have credentials for it.
-    pub(super) fn passes_credentials(&self) -> bool {
-        self.passes_credentials
-    }
-
     /// Tries every URL once, the one that worked last first, with these header fields of the controller's request.
     pub(super) async fn connect(
         &self,
