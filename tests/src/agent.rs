@@ -205,6 +205,13 @@ impl Setup {
         self
     }
 
+    /// Writes a file that the configuration is to name, and returns its path.
+    pub fn file(&self, name: &str, text: &str) -> String {
+        let path = self.dir.path().join(name);
+        std::fs::write(&path, text).expect("it can be written");
+        path.display().to_string()
+    }
+
     /// The directory that everything of this agent is in.
     pub fn directory(&self) -> &Path {
         self.dir.path()

@@ -140,6 +140,18 @@ impl WireCsms {
         timeout(LONG, self.arrivals.recv()).await.expect("somebody comes").expect("the CSMS runs")
     }
 
+    /// A controller that connects through the bridge at this port, and its connection here.
+    ///
+    /// # Panics
+    /// If it isn't let in.
+    pub async fn let_in(&mut self, port: u16, identity: &str, fields: &[(&str, &str)]) -> (Wire, Wire) {
+        let controller = Wire::connect(port, identity, fields).await;
+        (
+            controller.unwrap_or_else(|refusal| panic!("{identity} isn't let in: {refusal:?}")),
+            self.next().await,
+        )
+    }
+
     /// Whether nobody has come that [`Self::next`] hasn't returned.
     pub fn is_idle(&self) -> bool {
         self.arrivals.is_empty()

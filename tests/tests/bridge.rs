@@ -29,9 +29,7 @@ async fn bridge(csms: &WireCsms, change: impl FnOnce(Setup) -> Setup) -> (Agent,
 
 /// A controller that got through, and its connection at the CSMS.
 async fn connected(csms: &mut WireCsms, port: u16) -> (Wire, Wire) {
-    let controller =
-        Wire::connect(port, "CP001", &[PASSWORD]).await.unwrap_or_else(|refusal| panic!("{refusal:?}"));
-    (controller, csms.next().await)
+    csms.let_in(port, "CP001", &[PASSWORD]).await
 }
 
 /// Both, after an accepted boot.

@@ -22,16 +22,9 @@ fn setup(csms: &WireCsms, port: u16) -> Setup {
         .bridge(&format!("listen = '127.0.0.1:{port}'"))
 }
 
-/// A file of the agent's directory.
-fn file(setup: &Setup, name: &str, text: &str) -> String {
-    let path = setup.directory().join(name);
-    std::fs::write(&path, text).unwrap();
-    path.display().to_string()
-}
-
 /// With the passwords above on both sides.
 fn with_passwords(setup: Setup) -> Setup {
-    let (down, up) = (file(&setup, "down", "secret\n"), file(&setup, "up", "upstream\n"));
+    let (down, up) = (setup.file("down", "secret\n"), setup.file("up", "upstream\n"));
     setup
         .ocpp(&format!("authorization_key_file = '{up}'"))
         .bridge(&format!("authorization_key_file = '{down}'"))
@@ -81,7 +74,7 @@ async fn an_old_controller_reaches_a_csms_that_wants_a_certificate() {
     let mut csms = WireCsms::start_tls(&authority, true).await;
     let port = ports::free();
     let setup = setup(&csms, port).bridge("identities = ['CP002']").ocpp("security_profile = 3");
-    let down = file(&setup, "down", "secret");
+    let down = setup.file("down", "secret");
     let setup = setup
         .bridge(&format!("authorization_key_file = '{down}'"))
         .client_certificate(&authority.client(dir.path(), "CP001"))

@@ -84,12 +84,15 @@ fn ocpp_line(ocpp: &Value) -> String {
     format!("ocpp {state} since {since}: {}{profile}", text(&ocpp["url"]))
 }
 
-/// Only profile 3 can end up lower than it was made for: whether the certificate is asked for is the CSMS's choice.
+/// Only profile 3 can end up lower than it was made for, since whether the certificate is asked for is the CSMS's choice; and
+/// a bridge's link, where the password is the controller's.
 fn shortfall(ocpp: &Value) -> Option<String> {
     let (profile, wanted) = (ocpp["profile"].as_u64()?, ocpp["security_profile"].as_u64()?);
-    (profile < wanted).then(|| {
-        format!("     made for security profile {wanted}, but the CSMS doesn't ask for our client certificate: let it verify clients")
-    })
+    let why = match wanted {
+        3 => "the CSMS doesn't ask for our client certificate: let it verify clients",
+        _ => "the controller shows the CSMS no password: give it one",
+    };
+    (profile < wanted).then(|| format!("     made for security profile {wanted}, but {why}"))
 }
 
 /// A controller behind the bridge.
