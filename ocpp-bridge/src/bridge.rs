@@ -191,6 +191,12 @@ impl Bridge {
     }
 }
 
+/// What must hold for a request, whatever it is; for [`crate::fuzzing`].
+#[cfg(any(test, fuzzing))]
+pub(crate) fn hold_request(bytes: &[u8]) {
+    door::hold(bytes);
+}
+
 /// The next connection.
 async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {

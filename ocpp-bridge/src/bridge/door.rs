@@ -213,6 +213,22 @@ impl fmt::Display for KnockError {
     }
 }
 
+/// What must hold for a request, whatever it is: what is passed on is no neighbour's, and an answer is one answer.
+#[cfg(any(test, fuzzing))]
+pub(super) fn hold(bytes: &[u8]) {
+    let Ok(Some(knock)) = Knock::parse(bytes) else { return };
+    assert!(bytes.ends_with(&knock.early));
+    assert!(knock.identity().is_none_or(|identity| !identity.is_empty()));
+    let passed = knock.passed_on();
+    assert!(OURS.iter().all(|name| !passed.contains_key(name)));
+    assert!(passed.get_all(SEC_WEBSOCKET_PROTOCOL).iter().count() <= 1);
+    if let Ok(answer) = knock.acceptance(passed.get(SEC_WEBSOCKET_PROTOCOL)) {
+        assert!(answer.starts_with(b"HTTP/1.1 101 ") && answer.ends_with(b"\r\n\r\n"));
+        let ends = answer.windows(4).filter(|window| window == b"\r\n\r\n").count();
+        assert_eq!(ends, 1, "{answer:?}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
