@@ -82,7 +82,9 @@ pub struct RescueSettings {
 /// A bridge.
 pub struct Bridge {
     reception: Reception,
-    seats: Vec<(Seat, Option<mpsc::Sender<Command>>)>,
+    seats: Vec<Seat>,
+    /// What ends the seats that have no embedder.
+    stops: Vec<mpsc::Sender<Command>>,
 }
 
 // === impl Bridge ===
@@ -99,7 +101,7 @@ impl Bridge {
     ) -> Self {
         let BridgeSettings { link, expected, mut others, tls, rescue } = settings;
         others.truncate(MAX_CONTROLLERS - 1);
-        let mut bridge = Self { reception: Reception::new(tls), seats: Vec::new() };
+        let mut bridge = Self { reception: Reception::new(tls), seats: Vec::new(), stops: Vec::new() };
         let pings = Pings {
             interval: Some(link.ping_interval).filter(|interval| !interval.is_zero()),
             timeout: link.pong_timeout,
@@ -113,52 +115,30 @@ impl Bridge {
         let upstream = |identity: &str, profile, passes| {
             Upstream::new(identity.to_owned(), profile, link.proxy.clone(), passes)
         };
-        let rescue = rescue.map(|rescue| Rescue {
+        let own = upstream(&link.identity, profile, expected.is_none());
+        let desk = Desk::new(&link.identity, Some(status));
+        let (mut handle, mut seat) =
+            place(&link.identity, own, desk, Embedded::new(filter, commands, events), pings);
+        seat.rescue = rescue.map(|rescue| Rescue {
             after: rescue.after,
             backoff: link.backoff,
             shown: (rescue.without_credentials || expected.is_some()).then(HeaderMap::new),
         });
-        let embedded = Embedded::new(filter, commands, events);
-        let own = upstream(&link.identity, profile, expected.is_none());
-        let desk = Desk::new(&link.identity, Some(status));
-        bridge.add(link.identity.clone(), own, expected, desk, embedded, None, pings, rescue);
+        handle.expected = expected;
+        bridge.reception.seats.push(handle);
+        bridge.seats.push(seat);
         for identity in others {
             let (stop, commands) = mpsc::channel(1);
             // Without keys there is nothing to tell.
             let (events, _) = mpsc::channel(1);
             let embedded = Embedded::new(Filter::new(fastrand::Rng::new()), commands, events);
-            let (own, desk) = (upstream(&identity, plain.clone(), true), Desk::new(&identity, None));
-            bridge.add(identity, own, None, desk, embedded, Some(stop), pings, None);
+            let own = upstream(&identity, plain.clone(), true);
+            let (handle, seat) = place(&identity, own, Desk::new(&identity, None), embedded, pings);
+            bridge.reception.seats.push(handle);
+            bridge.seats.push(seat);
+            bridge.stops.push(stop);
         }
         bridge
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "they are what a seat consists of")]
-    fn add(
-        &mut self,
-        identity: String,
-        upstream: Upstream,
-        expected: Option<Credentials>,
-        desk: Desk,
-        embedded: Embedded,
-        stop: Option<mpsc::Sender<Command>>,
-        pings: Pings,
-        rescue: Option<Rescue>,
-    ) {
-        let desk = Arc::new(desk);
-        let (upstream, upstream_receiver) = channel::channel(Arc::new(upstream));
-        let (notices, notice_receiver) = mpsc::channel(1);
-        let (holds, holds_receiver) = channel::channel(false);
-        self.reception.seats.push(SeatHandle {
-            identity,
-            expected,
-            upstream: upstream_receiver,
-            notices,
-            holds: holds_receiver,
-            desk: Arc::clone(&desk),
-        });
-        let seat = Seat { embedded, desk, notices: notice_receiver, upstream, pings, rescue, holds };
-        self.seats.push((seat, stop));
     }
 
     /// What is told of each controller, the one that gets the keys first.
@@ -170,10 +150,9 @@ impl Bridge {
     /// order, which takes two seconds at most.
     pub async fn run(self, listener: TcpListener) {
         let reception = Arc::new(self.reception);
-        let (mut running, mut stops) = (JoinSet::new(), Vec::new());
-        for (seat, stop) in self.seats {
+        let mut running = JoinSet::new();
+        for seat in self.seats {
             running.spawn(seat.run());
-            stops.extend(stop);
         }
         let mut admissions = JoinSet::new();
         loop {
@@ -186,9 +165,33 @@ impl Bridge {
                 _ = running.join_next() => break,
             }
         }
-        drop((listener, admissions, stops));
+        drop((listener, admissions, self.stops));
         while running.join_next().await.is_some() {}
     }
+}
+
+/// A controller's place, and how connections are brought to it.
+fn place(
+    identity: &str,
+    upstream: Upstream,
+    desk: Desk,
+    embedded: Embedded,
+    pings: Pings,
+) -> (SeatHandle, Seat) {
+    let desk = Arc::new(desk);
+    let (upstream, upstream_receiver) = channel::channel(Arc::new(upstream));
+    let (notices, notice_receiver) = mpsc::channel(1);
+    let (holds, holds_receiver) = channel::channel(false);
+    let handle = SeatHandle {
+        identity: identity.to_owned(),
+        expected: None,
+        upstream: upstream_receiver,
+        notices,
+        holds: holds_receiver,
+        desk: Arc::clone(&desk),
+    };
+    let seat = Seat { embedded, desk, notices: notice_receiver, upstream, pings, rescue: None, holds };
+    (handle, seat)
 }
 
 /// What must hold for a request, whatever it is; for [`crate::fuzzing`].

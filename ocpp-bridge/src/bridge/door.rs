@@ -94,7 +94,8 @@ impl Knock {
         *request.version_mut() = if parsed.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
         for header in parsed.headers {
             let name = HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| malformed())?;
-            let value = HeaderValue::from_bytes(header.value).map_err(|_| malformed())?;
+            let mut value = HeaderValue::from_bytes(header.value).map_err(|_| malformed())?;
+            value.set_sensitive(name == AUTHORIZATION);
             request.headers_mut().append(name, value);
         }
         let early = bytes.get(length..).unwrap_or_default().to_vec();

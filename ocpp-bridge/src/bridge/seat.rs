@@ -1,12 +1,14 @@
 //! One controller's place in the bridge: the one owner of its connection, and of what happens while it has none.
 
 use std::{
+    borrow::Cow,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use tokio::{
     sync::{mpsc, watch},
+    task::JoinHandle,
     time::{sleep_until, timeout},
 };
 use tokio_tungstenite::{
@@ -148,25 +150,27 @@ impl Seat {
             is_filtered,
         );
         let finished = pair.run(&mut self.embedded, &self.desk, newer(&mut self.notices)).await;
+        let newer = self.conclude(finished, "a newer connection of the controller took its place")?;
+        Ok(newer.map(|(newer, _)| newer))
+    }
+
+    /// Shows how a connection ended. What interrupted it is returned, and the goodbyes that are still being said.
+    fn conclude<T>(
+        &mut self,
+        finished: Result<Finished<T>, Shutdown>,
+        interrupted: &str,
+    ) -> Result<Option<(T, JoinHandle<()>)>, Shutdown> {
         self.embedded.filter.end();
-        match finished {
-            Ok(Finished::Ended { reason, unproven }) => {
-                self.desk.ended(&reason, unproven);
-                Ok(None)
+        let (reason, unproven, outcome) = match finished {
+            Ok(Finished::Ended { reason, unproven }) => (reason.into(), unproven, Ok(None)),
+            Ok(Finished::Interrupted(cause, closing)) => {
+                (Cow::Borrowed(interrupted), false, Ok(Some((cause, closing))))
             }
-            Ok(Finished::Interrupted(newer, _closing)) => {
-                self.desk.ended("a newer connection of the controller took its place", false);
-                Ok(Some(newer))
-            }
-            Ok(Finished::Changed) => {
-                self.desk.ended("made anew with other credentials", false);
-                Ok(None)
-            }
-            Err(Shutdown) => {
-                self.desk.ended("the bridge stops", false);
-                Err(Shutdown)
-            }
-        }
+            Ok(Finished::Changed) => (Cow::Borrowed("made anew with other credentials"), false, Ok(None)),
+            Err(Shutdown) => (Cow::Borrowed("the bridge stops"), false, Err(Shutdown)),
+        };
+        self.desk.ended(&reason, unproven);
+        outcome
     }
 
     /// Waits for the controller, and holds the connection to the CSMS meanwhile if it takes long.
@@ -239,26 +243,12 @@ impl Seat {
             true,
         );
         let finished = pair.run(&mut self.embedded, &self.desk, notice(&mut self.notices)).await;
-        self.embedded.filter.end();
-        match finished {
-            Ok(Finished::Ended { reason, unproven }) => {
-                self.desk.ended(&reason, unproven);
-                Ok(None)
-            }
-            Ok(Finished::Interrupted(notice, closing)) => {
-                let _ = timeout(RESCUE_FAREWELL, closing).await;
-                self.desk.ended("the controller is back", false);
-                Ok(Some(notice))
-            }
-            Ok(Finished::Changed) => {
-                self.desk.ended("made anew with other credentials", false);
-                Ok(None)
-            }
-            Err(Shutdown) => {
-                self.desk.ended("the bridge stops", false);
-                Err(Shutdown)
-            }
-        }
+        let Some((notice, closing)) = self.conclude(finished, "the controller is back")? else {
+            return Ok(None);
+        };
+        // The CSMS is to know that it is gone before the controller's own connection is made.
+        let _ = timeout(RESCUE_FAREWELL, closing).await;
+        Ok(Some(notice))
     }
 
     /// The header fields to connect with by ourselves. `None`: the CSMS has sent the controller away, or we don't have its
