@@ -149,6 +149,19 @@ async fn the_csmss_refusals_are_the_controllers() {
 }
 
 #[tokio::test]
+async fn several_urls_are_tried_and_what_a_csms_says_counts_for_more_than_one_that_is_not_there() {
+    let mut csms = WireCsms::start().await;
+    let (url, dead) = (csms.url().to_owned(), format!("ws://127.0.0.1:{}/ocpp", ports::free()));
+    for urls in [[&dead, &url], [&url, &dead]] {
+        let (_agent, port) = bridge(&csms, |setup| setup.ocpp(&format!("url = {urls:?}"))).await;
+        csms.answer(|answers| answers.refuse = Some((404, None)));
+        assert_eq!(Wire::connect(port, "CP001", &[]).await.unwrap_err().0, 404);
+        csms.answer(|answers| answers.refuse = None);
+        booted(&mut csms, port).await;
+    }
+}
+
+#[tokio::test]
 async fn the_controller_is_answered_when_the_csms_has_answered_and_may_leave_before() {
     let mut csms = WireCsms::start().await;
     let (agent, port) = bridge(&csms, |setup| setup).await;
