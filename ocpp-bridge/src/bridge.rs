@@ -28,7 +28,7 @@ use tokio_tungstenite::tungstenite::http::HeaderMap;
 
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{mpsc, watch as channel},
+    sync::{Notify, mpsc, watch as channel},
     task::JoinSet,
     time::sleep,
 };
@@ -182,15 +182,18 @@ fn place(
     let (upstream, upstream_receiver) = channel::channel(Arc::new(upstream));
     let (notices, notice_receiver) = mpsc::channel(1);
     let (holds, holds_receiver) = channel::channel(false);
+    let doubts = Arc::new(Notify::new());
     let handle = SeatHandle {
         identity: identity.to_owned(),
         expected: None,
         upstream: upstream_receiver,
         notices,
+        doubts: Arc::clone(&doubts),
         holds: holds_receiver,
         desk: Arc::clone(&desk),
     };
-    let seat = Seat { embedded, desk, notices: notice_receiver, upstream, pings, rescue: None, holds };
+    let seat =
+        Seat { embedded, desk, notices: notice_receiver, doubts, upstream, pings, rescue: None, holds };
     (handle, seat)
 }
 

@@ -168,9 +168,16 @@ impl<S: Socket> Leg<S> {
             let seconds = self.pong_timeout.as_secs_f32();
             return Err(self.lost(&format!("didn't answer a ping in {seconds} s")));
         }
-        self.pinged = Some(now);
-        self.queue.push_back(Message::Ping(Default::default()));
+        self.doubt(now);
         Ok(())
+    }
+
+    /// Pings the peer at once, however short its silence: something else says that it may be gone.
+    pub(super) fn doubt(&mut self, now: Instant) {
+        if self.pinged.is_none() {
+            self.pinged = Some(now);
+            self.queue.push_back(Message::Ping(Default::default()));
+        }
     }
 
     /// Ends this leg as the other one ended, or answers the end that the peer of this one has announced; as far as it plays

@@ -7,7 +7,11 @@ use std::{
     time::Instant,
 };
 
-use tokio::{sync::mpsc, task::JoinHandle, time::sleep_until};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::JoinHandle,
+    time::sleep_until,
+};
 use tokio_tungstenite::tungstenite::{
     Message, Utf8Bytes,
     protocol::{CloseFrame, frame::coding::CloseCode},
@@ -191,11 +195,13 @@ impl<D: Socket + 'static, U: Socket + 'static> Pair<D, U> {
         Self { controller, csms, is_filtered, times: RoundTrips::default(), unproven, turn: false }
     }
 
-    /// Relays until one side ends, which the other is told, or something else is more important.
+    /// Relays until one side ends, which the other is told, or something else is more important. `doubts` tells that the
+    /// controller may be gone.
     pub(super) async fn run<T>(
         mut self,
         embedded: &mut Embedded,
         desk: &Desk,
+        doubts: &Notify,
         interruption: impl Future<Output = T>,
     ) -> Result<Finished<T>, Shutdown> {
         let mut interruption = pin!(interruption);
@@ -226,6 +232,10 @@ impl<D: Socket + 'static, U: Socket + 'static> Pair<D, U> {
                         self.farewell(filter, CloseCode::Away, "").await;
                         return Err(Shutdown);
                     }
+                    None
+                }
+                () = doubts.notified() => {
+                    self.controller.doubt(now());
                     None
                 }
                 cause = &mut interruption => {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     task::JoinHandle,
     time::{sleep_until, timeout},
 };
@@ -34,6 +34,8 @@ pub(super) struct Seat {
     pub(super) embedded: Embedded,
     pub(super) desk: Arc<Desk>,
     pub(super) notices: mpsc::Receiver<Notice>,
+    /// Tells that a connection of the controller was asked for, so that the present one may be dead.
+    pub(super) doubts: Arc<Notify>,
     pub(super) upstream: watch::Sender<Arc<Upstream>>,
     pub(super) pings: Pings,
     pub(super) rescue: Option<Rescue>,
@@ -67,6 +69,7 @@ pub(super) struct SeatHandle {
     pub(super) expected: Option<Credentials>,
     pub(super) upstream: watch::Receiver<Arc<Upstream>>,
     pub(super) notices: mpsc::Sender<Notice>,
+    pub(super) doubts: Arc<Notify>,
     pub(super) holds: watch::Receiver<bool>,
     pub(super) desk: Arc<Desk>,
 }
@@ -93,6 +96,8 @@ impl SeatHandle {
     /// Says that the controller is there, and waits until the bridge has given way, if it holds the connection.
     pub(super) async fn arrived(&self) {
         self.notify(Notice::Arrived).await;
+        // Its present connection may be dead without a word, and the CSMS one that doesn't take a second.
+        self.doubts.notify_waiters();
         let mut holds = self.holds.clone();
         // Whoever holds it gives way in this time; a little more, since the wait begins earlier.
         let _ = timeout(2 * RESCUE_FAREWELL, holds.wait_for(|holds| !holds)).await;
@@ -149,7 +154,7 @@ impl Seat {
             Leg::new(csms.socket, "the CSMS", now, interval, timeout),
             is_filtered,
         );
-        let finished = pair.run(&mut self.embedded, &self.desk, newer(&mut self.notices)).await;
+        let finished = pair.run(&mut self.embedded, &self.desk, &self.doubts, newer(&mut self.notices)).await;
         let newer = self.conclude(finished, "a newer connection of the controller took its place")?;
         Ok(newer.map(|(newer, _)| newer))
     }
@@ -242,7 +247,8 @@ impl Seat {
             Leg::new(csms.socket, "the CSMS", now, interval, pong),
             true,
         );
-        let finished = pair.run(&mut self.embedded, &self.desk, notice(&mut self.notices)).await;
+        let finished =
+            pair.run(&mut self.embedded, &self.desk, &self.doubts, notice(&mut self.notices)).await;
         let Some((notice, closing)) = self.conclude(finished, "the controller is back")? else {
             return Ok(None);
         };

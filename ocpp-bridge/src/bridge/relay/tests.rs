@@ -26,6 +26,7 @@ struct World {
     csms: Peer,
     relay: JoinHandle<Ended>,
     desk: Arc<Desk>,
+    doubts: Arc<Notify>,
     interrupt: oneshot::Sender<&'static str>,
     commands: mpsc::Sender<Command>,
     events: mpsc::Receiver<Event>,
@@ -55,11 +56,12 @@ impl World {
         let mut all = Embedded::new(filter, command_receiver, event_sender);
         let desk = Arc::new(Desk::new("CP", None));
         let (interrupt, interrupted) = oneshot::channel();
-        let told = Arc::clone(&desk);
+        let doubts = Arc::new(Notify::new());
+        let (told, doubted) = (Arc::clone(&desk), Arc::clone(&doubts));
         let relay = tokio::spawn(async move {
-            pair.run(&mut all, &told, async { interrupted.await.expect("the test goes on") }).await
+            pair.run(&mut all, &told, &doubted, async { interrupted.await.expect("the test goes on") }).await
         });
-        Self { controller, csms, relay, desk, interrupt, commands, events }
+        Self { controller, csms, relay, desk, doubts, interrupt, commands, events }
     }
 
     async fn finished(self) -> Ended {
@@ -215,6 +217,18 @@ async fn each_leg_has_pings_of_its_own_and_silence_ends_both() {
     sleep(Duration::from_secs(5)).await;
     assert!(reads.is_finished(), "the CSMS has heard of it");
     drop((world.controller, world.commands, world.interrupt));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_doubt_has_the_controller_pinged_at_once() {
+    let mut world = World::new(true, None).await;
+    let began = tokio::time::Instant::now();
+    sleep(Duration::from_secs(1)).await;
+    world.doubts.notify_waiters();
+    // The CSMS reads, the controller doesn't.
+    assert!(matches!(world.csms.next().await, None | Some(Err(_))));
+    assert_eq!(began.elapsed().as_secs(), 6);
+    assert_eq!(world.ended().await, "the controller didn't answer a ping in 5 s");
 }
 
 #[tokio::test]
