@@ -92,6 +92,7 @@ impl Agent {
         let file = service.then(|| WantedFile::in_directory(&config.runtime_dir));
         let network = network::watch();
         let settings = tunnel_settings(config, keys.clone(), network.clone());
+        let own_listeners = settings.own_listeners.clone();
         let way_out = WayOut::new(&config.ssh).map_err(StartError::WayOut)?;
         let usage = Usage::open(&config.state_dir, config.policy.monthly_bytes, settings.meter.clone());
         let policy = Arc::new(config.policy.clone());
@@ -106,12 +107,21 @@ impl Agent {
             }
             _ => None,
         };
+        if let Some(address) = link.as_ref().and_then(OcppLink::listens) {
+            own_listeners.add(address);
+        }
+        let mode = match &config.ocpp {
+            Some(ocpp) if service && ocpp.bridge.is_some() => "bridge",
+            Some(_) if service => "direct",
+            _ => "off",
+        };
         let observed = Observed {
             started: Instant::now().into_std(),
-            mode: if link.is_some() { "direct" } else { "off" },
+            mode,
             ocpp: link.as_ref().map(OcppLink::status),
             security: link.as_ref().map(OcppLink::security),
             reports: link.as_ref().and_then(OcppLink::reports),
+            controllers: link.as_ref().map(OcppLink::controllers).unwrap_or_default(),
             views: handle.views(),
             usage: handle.usage(),
             keys: keys.clone(),
@@ -119,6 +129,7 @@ impl Agent {
             remote_log: remote_log.as_ref().map(RemoteLog::view),
         };
         if let (Some(ocpp), Some(link)) = (&config.ocpp, &link)
+            && ocpp.bridge.is_none()
             && let Some(commands) = link.commands()
         {
             let sources = Sources::new(config, observed.clone());
@@ -269,6 +280,7 @@ impl StartError {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
+            Self::Link(LinkError::Listen(..)) => Exit::Error,
             Self::Link(_) | Self::WayOut(_) | Self::Identity(_) => Exit::Config,
             _ => Exit::Error,
         }
@@ -283,6 +295,10 @@ impl StartError {
                 format!("make {} writable for this user, or run as root", path.display())
             }
             Self::Identity(error) => error.cure(),
+            Self::Link(LinkError::Listen(..)) => {
+                "end the program that listens there (`ss -ltnp` shows it), or set another bridge.listen"
+                    .into()
+            }
             Self::Link(_) | Self::WayOut(_) => {
                 "mend the configuration; `ocpp-tunnel config check` tests it".into()
             }

@@ -3,21 +3,24 @@
 //! Each slot has its key, the wanted destination, and `…Status`, which tells how its tunnel is. Values are judged here
 //! and by the supervisor's policy; the answer says only whether they were accepted, the reason is in `…Status`.
 
+mod endpoint;
 mod reporting;
 mod status_value;
 
 use std::fmt;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use ocpp_bridge::{
-    Access, BootInfo, ChargePoint, Command, ConfigurationStatus, ConnectionProfile, DataTransferStatus,
-    Event, LinkSettings, LinkStatus, Registry, RequestId,
+    Command, ConfigurationStatus, ControllerStatus, DataTransferStatus, Event, LinkStatus, RequestId,
 };
 use reverse_tunnel::{Destination, DeviceKeys, Identity, Reason};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use self::endpoint::{Endpoint, Ends};
 use self::reporting::Reporting;
 use self::status_value::status_value;
 use crate::audit::{self, Audit, Kind, Outcome, Record};
@@ -29,7 +32,7 @@ use crate::link_security::{
     AUTHORIZATION_KEY, FileError, Judgement, LinkSecurity, SECURITY_PROFILE, SecurityView,
 };
 use crate::policy::Refusal;
-use crate::proxy::{ProxyFileError, with_credentials};
+use crate::proxy::ProxyFileError;
 use crate::report::ReportsView;
 use crate::supervisor::{OpenRequest, Source, SupervisorHandle, TunnelId, View, What};
 use crate::upload::{self, PROTOCOLS_KEY, Uploads};
@@ -41,6 +44,10 @@ pub struct OcppLink {
     security: watch::Receiver<SecurityView>,
     /// Absent where nothing is reported.
     reports: Option<watch::Receiver<ReportsView>>,
+    /// How it goes with each controller, where there is a bridge.
+    controllers: Vec<watch::Receiver<ControllerStatus>>,
+    /// Where controllers connect.
+    listens: Option<SocketAddr>,
     /// Weak, since the link ends when nobody holds the other end any more.
     commands: mpsc::WeakSender<Command>,
     stop: mpsc::Sender<()>,
@@ -56,12 +63,14 @@ pub enum LinkError {
     Proxy(ProxyFileError),
     /// The configuration's keys clash; [`Config`] has ruled it out.
     Keys(String),
+    /// The bridge can't listen there.
+    Listen(SocketAddr, io::Error),
 }
 
 /// Starts the link.
 ///
 /// # Errors
-/// A secret or certificate that the configuration names can't be used.
+/// A secret or certificate that the configuration names can't be used; the bridge can't listen.
 pub fn start(
     config: &Config,
     ocpp: &Arc<Ocpp>,
@@ -73,39 +82,17 @@ pub fn start(
 ) -> Result<OcppLink, LinkError> {
     let (security, profile) =
         LinkSecurity::open(ocpp.clone(), &config.state_dir).map_err(LinkError::Security)?;
-    let ConnectionProfile { urls, credentials, tls } = profile;
-    let mut settings = LinkSettings::new(urls, ocpp.identity.clone());
-    (settings.credentials, settings.tls) = (credentials, tls);
-    settings.ping_interval = ocpp.ping_interval;
-    settings.backoff = ocpp.backoff;
-    settings.proxy =
-        with_credentials(&ocpp.proxy, "ocpp.proxy_authorization_file").map_err(LinkError::Proxy)?;
-    settings.network = Some(network);
-    let registry = registry(config, ocpp)?;
-    let boot = BootInfo {
-        vendor: ocpp.vendor.clone(),
-        model: ocpp.model.clone(),
-        serial_number: None,
-        firmware_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
-    };
-    let mut charge_point_settings = ocpp_bridge::Settings::new(boot);
-    charge_point_settings.boot_on_reconnect = ocpp.boot_on_reconnect;
-    charge_point_settings.uploads = true;
-    let mut charge_point = ChargePoint::new(charge_point_settings, registry, fastrand::Rng::new());
     let mut kept = KeptConfiguration::open(&config.state_dir);
-    kept.restore(&mut charge_point);
-
     let (event_sender, events) = mpsc::channel(LINK_EVENTS);
     let (commands, command_receiver) = mpsc::channel(LINK_COMMANDS);
     let (status_sender, status) = watch::channel(LinkStatus::default());
     let (stop, stopped) = mpsc::channel(1);
-    let link = tokio::spawn(ocpp_bridge::link::run(
-        settings,
-        charge_point,
-        event_sender,
-        command_receiver,
-        status_sender,
-    ));
+    let settings = endpoint::link_settings(ocpp, profile, network)?;
+    let ends = Ends { events: event_sender, commands: command_receiver, status: status_sender };
+    let Endpoint { task: link, controllers, listens } = match &ocpp.bridge {
+        None => endpoint::charge_point(config, ocpp, settings, &mut kept, ends)?,
+        Some(bridge) => endpoint::bridge(config, ocpp, bridge, settings, ends)?,
+    };
     let view = security.view();
     let (reports_sender, reports) = watch::channel(ReportsView::default());
     let reporting = match ocpp.report {
@@ -121,7 +108,8 @@ pub fn start(
         supervisor,
         audit,
         uploads,
-        protocols: upload::protocols(&config.policy.allow_uploads),
+        protocols: ocpp.bridge.is_none().then(|| upload::protocols(&config.policy.allow_uploads)),
+        has_credentials: endpoint::has_credentials(ocpp),
         commands: commands.clone(),
         kept,
         reporting,
@@ -134,7 +122,7 @@ pub fn start(
         let _ = link.await;
     });
     let reports = ocpp.report.then_some(reports);
-    Ok(OcppLink { status, security: view, reports, commands, stop, task })
+    Ok(OcppLink { status, security: view, reports, controllers, listens, commands, stop, task })
 }
 
 impl OcppLink {
@@ -156,6 +144,18 @@ impl OcppLink {
         self.reports.clone()
     }
 
+    /// How it goes with each controller; none where there is no bridge.
+    #[must_use]
+    pub fn controllers(&self) -> Vec<watch::Receiver<ControllerStatus>> {
+        self.controllers.clone()
+    }
+
+    /// Where controllers connect, where there is a bridge.
+    #[must_use]
+    pub fn listens(&self) -> Option<SocketAddr> {
+        self.listens
+    }
+
     /// The way to the charge point, while there is one. It has to be given up for the link to end.
     #[must_use]
     pub fn commands(&self) -> Option<mpsc::Sender<Command>> {
@@ -167,22 +167,6 @@ impl OcppLink {
         drop(self.stop);
         let _ = self.task.await;
     }
-}
-
-fn registry(config: &Config, ocpp: &Ocpp) -> Result<Registry, LinkError> {
-    let mut registry = Registry::new(ocpp.connectors);
-    let mut register = |key: &str, access| {
-        registry.register(key, access).map_err(|error| LinkError::Keys(error.to_string()))
-    };
-    for slot in &config.slots {
-        register(&slot.key, Access::ReadWrite)?;
-        register(&status_key(slot), Access::ReadOnly)?;
-    }
-    register(CLIENT_KEY, Access::ReadOnly)?;
-    register(AUTHORIZATION_KEY, Access::WriteOnly)?;
-    register(SECURITY_PROFILE, Access::ReadWrite)?;
-    register(PROTOCOLS_KEY, Access::ReadOnly)?;
-    Ok(registry)
 }
 
 fn status_key(slot: &Slot) -> String {
@@ -203,8 +187,10 @@ struct Trigger {
     supervisor: SupervisorHandle,
     audit: Audit,
     uploads: Uploads,
-    /// The value of [`PROTOCOLS_KEY`].
-    protocols: String,
+    /// The value of [`PROTOCOLS_KEY`], where that is ours to tell.
+    protocols: Option<String>,
+    /// The link's credentials are ours, and not a controller's.
+    has_credentials: bool,
     commands: mpsc::Sender<Command>,
     kept: KeptConfiguration,
     reporting: Reporting,
@@ -226,7 +212,9 @@ impl Trigger {
 
     async fn serve(&mut self, events: &mut mpsc::Receiver<Event>, stopped: &mut mpsc::Receiver<()>) {
         let mut views = self.supervisor.views();
-        self.show(PROTOCOLS_KEY, Some(self.protocols.clone())).await;
+        if let Some(protocols) = self.protocols.take() {
+            self.show(PROTOCOLS_KEY, Some(protocols)).await;
+        }
         self.show_client_key().await;
         self.carry_on_security().await;
         self.look(&mut views).await;
@@ -317,7 +305,9 @@ impl Trigger {
 
     /// Tells the link what its security settings have come to, and the CSMS which profile that is.
     async fn carry_on_security(&mut self) {
-        self.show(SECURITY_PROFILE, Some(self.security.profile_value())).await;
+        if self.has_credentials {
+            self.show(SECURITY_PROFILE, Some(self.security.profile_value())).await;
+        }
         if let Some(command) = self.security.take_command() {
             let _ = self.commands.send(command).await;
         }
@@ -414,6 +404,7 @@ impl fmt::Display for LinkError {
             Self::Security(error) => error.fmt(f),
             Self::Proxy(error) => error.fmt(f),
             Self::Keys(error) => f.write_str(error),
+            Self::Listen(address, error) => write!(f, "the bridge can't listen on {address}: {error}"),
         }
     }
 }

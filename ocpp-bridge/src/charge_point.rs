@@ -29,8 +29,12 @@ use serde_json::value::RawValue;
 use self::{
     boot::Boot,
     connection::{Asked, Connection},
-    dispatch::Answer,
     own::Failure,
+};
+pub(crate) use self::{
+    boot::{Answer as BootAnswer, heartbeat_time},
+    dispatch::Answer,
+    payload::ChangeConfiguration,
 };
 pub use self::{
     event::{Event, RequestId},
@@ -378,12 +382,7 @@ impl ChargePoint {
 
     /// A fresh UUID: never the same twice on a connection (OCPP-J 1.6 §4.1.4).
     fn new_id(&mut self) -> MessageId {
-        let mut bytes = [0; 16];
-        self.rng.fill(&mut bytes);
-        let mut buffer = uuid::Uuid::encode_buffer();
-        MessageId::of_uuid(
-            uuid::Builder::from_random_bytes(bytes).into_uuid().hyphenated().encode_lower(&mut buffer),
-        )
+        MessageId::random(&mut self.rng)
     }
 }
 

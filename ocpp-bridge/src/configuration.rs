@@ -101,6 +101,21 @@ impl Registry {
         registry
     }
 
+    /// No keys as yet: for the bridge, whose controller has the standard's keys.
+    pub(crate) fn without_standard() -> Self {
+        Self { entries: Vec::new() }
+    }
+
+    /// Whether there is no key at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Whether there is such a key. Case doesn't matter.
+    pub(crate) fn knows(&self, key: &str) -> bool {
+        self.find(key).is_some()
+    }
+
     /// Adds a key of the embedder, without a value as yet.
     ///
     /// # Errors

@@ -96,9 +96,14 @@ impl MessageId {
         heapless::String::try_from(text).ok().map(Self)
     }
 
-    /// A UUID in its usual form, which has 36 characters; nothing else may be given.
-    pub(crate) fn of_uuid(text: &str) -> Self {
-        Self(heapless::String::try_from(text).unwrap_or_default())
+    /// A fresh UUID: never the same twice on a connection (OCPP-J 1.6 §4.1.4).
+    pub(crate) fn random(rng: &mut fastrand::Rng) -> Self {
+        let mut bytes = [0; 16];
+        rng.fill(&mut bytes);
+        let mut buffer = uuid::Uuid::encode_buffer();
+        let uuid = uuid::Builder::from_random_bytes(bytes).into_uuid();
+        // It has 36 characters.
+        Self(heapless::String::try_from(&*uuid.hyphenated().encode_lower(&mut buffer)).unwrap_or_default())
     }
 
     /// The id as text.

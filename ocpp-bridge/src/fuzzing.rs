@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 
+use crate::bridge::{Filter, Pass};
 use crate::frame::{Frame, ParseError};
 use crate::limits::{MAX_DESCRIPTION_CHARS, MAX_ID_CHARS, MAX_MESSAGE_BYTES};
 use crate::{
@@ -154,6 +155,72 @@ impl Peer {
     }
 }
 
+/// Whatever a controller asks for, the bridge's door reads it within bounds.
+pub fn request(bytes: &[u8]) {
+    crate::bridge::hold_request(bytes);
+}
+
+/// Whatever the two sides say, the bridge's filter changes nothing but what is ours, keeps what it makes of a JSON text
+/// a JSON text, and gives each CALL of the embedder's one outcome.
+///
+/// Each line that begins with `>` is a text of the controller, one with `<` a text of the CSMS; `$ID` in it stands for the id of
+/// the filter's last CALL. The line `wait` lets time pass until something is due, `reconnect` begins a new connection, `call` is
+/// a CALL of the embedder's.
+pub fn filter(bytes: &[u8]) {
+    let Ok(script) = std::str::from_utf8(bytes) else { return };
+    let mut filter = Filter::new(fastrand::Rng::with_seed(1));
+    assert!(filter.register("Mine", Access::ReadWrite).is_ok());
+    let (mut now, mut last_id, mut made, mut ended) = (Instant::now(), String::new(), 0, 0);
+    filter.begin(now, LinkSecurity::default());
+    for line in script.lines().take(TEXTS) {
+        let text = line.get(1..).unwrap_or_default().replace("$ID", &last_id);
+        let pass = match line.as_bytes().first() {
+            Some(b'>') if filter.wants_controller() => filter.from_controller(now, &text),
+            Some(b'<') if filter.wants_csms() => filter.from_csms(now, &text),
+            _ => Pass::Nothing,
+        };
+        if let Pass::Changed(changed) = pass {
+            let is_json = |text: &str| serde_json::from_str::<&RawValue>(text).is_ok();
+            assert!(!is_json(&text) || is_json(&changed), "{text} became {changed}");
+        }
+        match line {
+            "wait" => {
+                now = filter.poll_timeout().unwrap_or(now).max(now);
+                filter.handle_timeout(now);
+            }
+            "reconnect" => filter.begin(now, LinkSecurity::default()),
+            "call" => {
+                if let Ok(payload) = RawValue::from_string("{}".to_owned()) {
+                    let call = Call { id: CallId(made), action: "DataTransfer", payload };
+                    made += u64::from(filter.call(now, call).is_ok());
+                }
+            }
+            _ => {}
+        }
+        while let Some(event) = filter.poll_event() {
+            match event {
+                Event::ChangeConfiguration { request, key, value, .. } => {
+                    filter.answer_change(request, ConfigurationStatus::Accepted);
+                    filter.set_value(&key, Some(value));
+                }
+                Event::Called { .. } => ended += 1,
+                _ => {}
+            }
+        }
+        while let Some(text) = filter.poll_upstream() {
+            if let Ok(Frame::Call { id, .. }) = Frame::parse(&text) {
+                id.as_str().clone_into(&mut last_id);
+            }
+        }
+        now += Duration::from_millis(10);
+    }
+    filter.end();
+    while let Some(event) = filter.poll_event() {
+        ended += u64::from(matches!(event, Event::Called { .. }));
+    }
+    assert_eq!(made, ended);
+}
+
 /// A URL is what it is written as, and the identity behind it can't change where it leads: the first line is the URL, the
 /// second the identity.
 pub fn url(bytes: &[u8]) {
@@ -181,6 +248,16 @@ mod tests {
     #[test]
     fn charge_points_hold_for_every_input_in_the_corpus() {
         play("charge_point", super::charge_point);
+    }
+
+    #[test]
+    fn requests_hold_for_every_input_in_the_corpus() {
+        play("request", super::request);
+    }
+
+    #[test]
+    fn filters_hold_for_every_input_in_the_corpus() {
+        play("filter", super::filter);
     }
 
     #[test]

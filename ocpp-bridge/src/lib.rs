@@ -11,6 +11,7 @@
 //! - [`frame`]: OCPP-J framing, CALL, CALLRESULT and CALLERROR;
 //! - [`security`]: security profiles, Basic authentication, TLS;
 //! - [`link`](mod@link): the async driver that keeps a WebSocket to a CSMS up and feeds the state machine;
+//! - [`bridge`]: the transparent proxy between controllers and their CSMS;
 //! - [`upload`]: logs and diagnostics that the CSMS asks for;
 //! - [`limits`]: every bound, with its reason.
 //!
@@ -73,6 +74,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod bridge;
 pub mod charge_point;
 pub mod configuration;
 pub mod frame;
@@ -88,6 +90,9 @@ pub use fastrand;
 pub use http_connect::Proxy;
 pub use serde_json::value::RawValue;
 
+pub use bridge::{
+    Bridge, BridgeSettings, ControllerState, ControllerStatus, Filter, LegFigures, RescueSettings,
+};
 pub use charge_point::{
     BootInfo, Call, CallId, ChargePoint, Event, Full, Outcome, Report, RequestId, Settings, Vendor,
 };
@@ -96,5 +101,7 @@ pub use link::{
     Attempts, Backoff, Command, ConnectionProfile, LinkFault, LinkSettings, LinkState, LinkStatus, Url,
 };
 pub use rust_ocpp::v1_6::types::{ConfigurationStatus, DataTransferStatus, RegistrationStatus};
-pub use security::{AuthorizationKey, ClientCertificate, Credentials, LinkSecurity, TlsSettings, Validity};
+pub use security::{
+    AuthorizationKey, ClientCertificate, Credentials, LinkSecurity, ServerTls, TlsSettings, Validity,
+};
 pub use upload::{LogKind, UploadAnswer, UploadRequest, UploadStatus, UploadSubject};

@@ -202,3 +202,45 @@ pub const BACKOFF_RANDOM: Duration = Duration::from_secs(15);
 
 /// `RetryBackOffRepeatTimes` (OCPP 2.0.1 part 4 §5.3), as widely used.
 pub const BACKOFF_DOUBLINGS: u32 = 5;
+
+// === the bridge ===
+
+/// How many unanswered CALLs of the controller the bridge remembers: the standard allows one at a time.
+pub const MAX_WATCHED_CALLS: usize = 16;
+
+/// How long a CALL of the controller counts as unanswered: twice what charge points commonly wait.
+pub const CONTROLLER_CALL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How many GetConfiguration requests may wait for the controller's answer; the oldest ones then go without our keys.
+pub const MAX_MERGES: usize = 8;
+
+/// How many CALLs of ours that the CSMS didn't answer in time are remembered, so that a late answer isn't passed on.
+pub const MAX_GIVEN_UP: usize = 16;
+
+/// How long a CALL of the controller waits for the answer to one of ours: a CSMS that takes longer has to take two.
+pub const HOLD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How many CALLs of each side are timed at once: the standard allows one at a time.
+pub const MAX_TIMED_CALLS: usize = 4;
+
+/// How many controllers one bridge serves: a large site's.
+pub const MAX_CONTROLLERS: usize = 32;
+
+/// How many connections may be on their way to being relayed: each controller's, and one more of each that has lost
+/// patience. What comes then waits in the kernel.
+pub const MAX_ADMISSIONS: usize = 2 * MAX_CONTROLLERS;
+
+/// How long a controller may take to send its request.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a controller that comes back waits at most for the bridge's own connection to the CSMS to be closed.
+pub const RESCUE_FAREWELL: Duration = Duration::from_millis(500);
+
+/// How long no connection is accepted after the system had no descriptor left for one.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// The longest request of a controller, in bytes: what servers commonly take.
+pub const MAX_REQUEST_BYTES: usize = 8 * 1024;
+
+/// How many header fields it may have.
+pub const MAX_REQUEST_HEADERS: usize = 64;

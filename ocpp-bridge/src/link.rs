@@ -5,11 +5,11 @@
 //! matter. It runs on any tokio runtime, with one timer.
 
 mod backoff;
-mod connect;
-mod connect_error;
+pub(crate) mod connect;
+pub(crate) mod connect_error;
 mod fault;
 mod session;
-mod status;
+pub(crate) mod status;
 mod url;
 
 use std::{
@@ -32,7 +32,8 @@ pub use self::{
     url::{Url, UrlError},
 };
 use self::{
-    connect::{Socket, connect},
+    connect::{Connected, Socket, connect, request, subprotocol},
+    connect_error::ConnectError,
     session::{Ending, Input, Session},
     status::Publisher,
 };
@@ -296,9 +297,11 @@ impl Driver {
             }
             self.publisher.connecting(&url);
             let settings = self.settings.clone();
-            let Some(outcome) = self.meanwhile(connect(&url, &settings)).await? else { return Ok(None) };
+            let Some(outcome) = self.meanwhile(try_to_connect(&url, &settings)).await? else {
+                return Ok(None);
+            };
             match outcome {
-                Ok((socket, security)) => {
+                Ok(Connected { socket, security, .. }) => {
                     tracing::info!(%url, profile = security.profile(), "ocpp-connected");
                     self.last_good = index;
                     return Ok(Some((socket, security)));
@@ -455,6 +458,11 @@ impl Driver {
         }
         self.publisher.failed(reason);
     }
+}
+
+async fn try_to_connect(url: &Url, settings: &LinkSettings) -> Result<Connected, ConnectError> {
+    let request = request(url, &settings.identity, subprotocol(), settings.credentials.as_ref())?;
+    connect(url, settings.tls.as_ref(), settings.proxy.as_ref(), request).await
 }
 
 /// The CSMS doesn't only let us in, it lets us stay.

@@ -5,6 +5,7 @@
 
 mod client_certificate;
 mod credentials;
+mod server;
 mod tls;
 mod validity;
 mod verifier;
@@ -13,6 +14,7 @@ mod words;
 pub(crate) use client_certificate::ClientAuth;
 pub use client_certificate::{ClientCertificate, ClientCertificateError};
 pub use credentials::{AuthorizationKey, AuthorizationKeyError, Credentials, CredentialsError};
+pub use server::{ServerTls, ServerTlsError};
 pub use tls::{TlsSettings, TlsSettingsError};
 pub use validity::Validity;
 pub(crate) use words::{explain as explain_tls_error, gist as tls_gist, is_end, is_tls_error};

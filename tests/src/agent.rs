@@ -26,6 +26,7 @@ pub struct Setup {
     binary: PathBuf,
     runner: Option<PathBuf>,
     ocpp: Vec<String>,
+    bridge: Vec<String>,
     ssh: Vec<String>,
     policy: Vec<String>,
     host_keys: Vec<String>,
@@ -52,6 +53,7 @@ impl Setup {
             ocpp: ["backoff_minimum = '100ms'", "backoff_random = '100ms'", "backoff_doublings = 2"]
                 .map(String::from)
                 .to_vec(),
+            bridge: Vec::new(),
             ssh: ["backoff_minimum = '100ms'", "backoff_maximum = '1s'"].map(String::from).to_vec(),
             policy: Vec::new(),
             host_keys: Vec::new(),
@@ -139,6 +141,13 @@ impl Setup {
         self
     }
 
+    /// Adds a line to `[bridge]`.
+    #[must_use]
+    pub fn bridge(mut self, line: &str) -> Self {
+        replace_or_push(&mut self.bridge, line);
+        self
+    }
+
     /// Adds a line to `[ssh]`.
     #[must_use]
     pub fn ssh(mut self, line: &str) -> Self {
@@ -196,6 +205,13 @@ impl Setup {
         self
     }
 
+    /// Writes a file that the configuration is to name, and returns its path.
+    pub fn file(&self, name: &str, text: &str) -> String {
+        let path = self.dir.path().join(name);
+        std::fs::write(&path, text).expect("it can be written");
+        path.display().to_string()
+    }
+
     /// The directory that everything of this agent is in.
     pub fn directory(&self) -> &Path {
         self.dir.path()
@@ -206,6 +222,9 @@ impl Setup {
         let section = |name: &str, lines: &[String]| format!("[{name}]\n{}\n\n", lines.join("\n"));
         let mut text = format!("state_dir = '{dir}/state'\nruntime_dir = '{dir}/run'\n\n");
         text += &section("ocpp", &self.ocpp);
+        if !self.bridge.is_empty() {
+            text += &section("bridge", &self.bridge);
+        }
         text += &section("ssh", &self.ssh);
         text = text.trim_end().to_owned() + &format!("\nhost_keys = [{}]\n\n", self.host_keys.join(", "));
         text += &section("policy", &self.policy);

@@ -9,6 +9,7 @@
 //! | [`agent`] | the binary under test, its configuration, its command line |
 //! | [`csms`] | the CSMS: the PyPI package `ocpp` or the npm package `ocpp-rpc`, told what to do through pipes |
 //! | [`bad_csms`] | a CSMS that breaks the rules |
+//! | [`wire`] | both ends of an OCPP connection, in the test's own hands |
 //! | [`sshd`], [`dropbear`] | the SSH servers of OpenSSH and dropbear, with an account of their own |
 //! | [`asyncssh`] | an SSH server that opens channels which nobody asked for |
 //! | [`ssh`] | the `ssh` client of the person behind the tunnel, and key pairs |
@@ -52,5 +53,6 @@ pub mod sshd;
 pub mod syslog;
 pub mod tls;
 mod wait;
+pub mod wire;
 
 pub use wait::{LONG, SHORT, wait_until};

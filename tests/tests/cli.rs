@@ -332,7 +332,7 @@ async fn mistakes_in_the_configuration_are_named_with_their_place() {
         ("host_keys = [", "host_keys = ['nonsense', ", "nonsense"),
         ("[log]\n", "[log]\nlevel = \n", ""),
         ("[log]\n", "[logs]\n", "logs"),
-        ("[log]\n", "[bridge]\n[log]\n", "bridge"),
+        ("[log]\n", "[console]\n[log]\n", "console"),
         ("state_dir = '", "state_dir = 'state", "state"),
     ];
     for (old, new, named) in cases {

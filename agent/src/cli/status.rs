@@ -55,6 +55,9 @@ fn for_people(document: &Value, colour: bool) -> String {
     if let Some(change) = document["ocpp"]["security_change"].as_str() {
         lines.push(format!("     security change: {change}"));
     }
+    for controller in document["ocpp"]["controllers"].as_array().into_iter().flatten() {
+        lines.extend(controller_lines(controller));
+    }
     lines.extend(month_line(&document["month"]));
     if let Some(error) = document["audit"]["error"].as_str() {
         let lost = document["audit"]["lost"].as_u64().unwrap_or_default();
@@ -81,12 +84,45 @@ fn ocpp_line(ocpp: &Value) -> String {
     format!("ocpp {state} since {since}: {}{profile}", text(&ocpp["url"]))
 }
 
-/// Only profile 3 can end up lower than it was made for: whether the certificate is asked for is the CSMS's choice.
+/// Only profile 3 can end up lower than it was made for, since whether the certificate is asked for is the CSMS's choice; and
+/// a bridge's link, where the password is the controller's.
 fn shortfall(ocpp: &Value) -> Option<String> {
     let (profile, wanted) = (ocpp["profile"].as_u64()?, ocpp["security_profile"].as_u64()?);
-    (profile < wanted).then(|| {
-        format!("     made for security profile {wanted}, but the CSMS doesn't ask for our client certificate: let it verify clients")
-    })
+    let why = match wanted {
+        3 => "the CSMS doesn't ask for our client certificate: let it verify clients",
+        _ => "the controller shows the CSMS no password: give it one",
+    };
+    (profile < wanted).then(|| format!("     made for security profile {wanted}, but {why}"))
+}
+
+/// A controller behind the bridge.
+fn controller_lines(controller: &Value) -> Vec<String> {
+    let (identity, state) = (text(&controller["identity"]), text(&controller["state"]));
+    let mut lines = vec![format!("     {identity} {state} since {}", text(&controller["since"]))];
+    for (leg, name) in [("controller", "controller"), ("csms", "CSMS")] {
+        let figures = &controller[leg];
+        if figures.is_null() {
+            continue;
+        }
+        let counted = |name: &str| figures[name].as_u64().unwrap_or_default();
+        let answered = figures["round_trip_ms"].as_u64();
+        let answered = answered.map_or_else(String::new, |time| format!(", last answer after {time} ms"));
+        lines.push(format!(
+            "       {name}: {} frames ({}) in, {} ({}) out{answered}",
+            counted("frames_in"),
+            bytes::words(counted("bytes_in")),
+            counted("frames_out"),
+            bytes::words(counted("bytes_out")),
+        ));
+    }
+    let closed = &controller["last_closed"];
+    if let Some(reason) = closed["reason"].as_str() {
+        lines.push(format!("       last closed {}: {reason}", text(&closed["at"])));
+    }
+    if let Some(error) = controller["last_error"].as_str() {
+        lines.push(format!("       last error: {error}"));
+    }
+    lines
 }
 
 /// What the tunnels have carried; an agent of an earlier version doesn't tell.

@@ -97,7 +97,7 @@ pub(super) fn from_parser(error: &toml::de::Error, source: &str) -> Invalid {
 }
 
 /// Sections and keys that the design has, and this version hasn't.
-const LATER: [&str; 6] = ["bridge", "connection", "services", "node", "support", "console"];
+const LATER: [&str; 5] = ["connection", "services", "node", "support", "console"];
 
 /// serde's "unknown field `x`, expected one of `y`, `z`".
 fn unknown_key(message: &str) -> Option<String> {

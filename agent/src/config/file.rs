@@ -16,6 +16,7 @@ pub(super) struct File {
     pub(super) state_dir: Spanned<PathBuf>,
     pub(super) runtime_dir: Spanned<PathBuf>,
     pub(super) ocpp: Spanned<Ocpp>,
+    pub(super) bridge: Bridge,
     pub(super) ssh: Ssh,
     pub(super) policy: Policy,
     pub(super) log: Log,
@@ -51,6 +52,20 @@ pub(super) struct Ocpp {
     pub(super) model: Spanned<String>,
     pub(super) connectors: Spanned<u32>,
     pub(super) report: Spanned<String>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Bridge {
+    pub(super) listen: Spanned<String>,
+    pub(super) identities: Vec<Spanned<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) authorization_key_file: Option<Spanned<PathBuf>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) certificate_file: Option<Spanned<PathBuf>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) key_file: Option<Spanned<PathBuf>>,
+    pub(super) rescue_after: Spanned<Time>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -237,6 +252,7 @@ impl Default for File {
             state_dir: unwritten("/var/lib/ocpp-tunnel"),
             runtime_dir: unwritten("/run/ocpp-tunnel"),
             ocpp: unwritten(Ocpp::default()),
+            bridge: Bridge::default(),
             ssh: Ssh::default(),
             policy: Policy::default(),
             log: Log::default(),
@@ -268,6 +284,19 @@ impl Default for Ocpp {
             model: unwritten("agent"),
             connectors: unwritten(0u32),
             report: unwritten("auto"),
+        }
+    }
+}
+
+impl Default for Bridge {
+    fn default() -> Self {
+        Self {
+            listen: unwritten("127.0.0.1:8887"),
+            identities: Vec::new(),
+            authorization_key_file: None,
+            certificate_file: None,
+            key_file: None,
+            rescue_after: unwritten("0s"),
         }
     }
 }

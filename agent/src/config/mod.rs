@@ -3,6 +3,7 @@
 //! Every error names the file, the line and the column, what is wrong there and the cure. Secrets are not read here:
 //! the command line loads the configuration too, for users who may not see them.
 
+mod bridge;
 mod check;
 mod error;
 mod file;
@@ -20,6 +21,7 @@ use reverse_tunnel::limits::LEAST_BUFFER_BYTES;
 use reverse_tunnel::{Forward, HostKeyPolicy, KnownHost};
 use tracing::level_filters::LevelFilter;
 
+pub use self::bridge::Bridge;
 pub use self::error::ConfigError;
 use self::error::{Invalid, from_parser, read};
 use self::file::File;
@@ -136,7 +138,7 @@ impl Config {
     }
 
     fn validate(mut file: File) -> Result<Self, Invalid> {
-        let (ocpp, identity) = ocpp(&file.ocpp)?;
+        let (ocpp, identity) = ocpp(&file.ocpp, &file.bridge)?;
         file.complete_uploads(own_uploads(ocpp.as_ref().map_or(&[], |ocpp| &ocpp.urls)));
         let slots = slots(&file.script, identity.as_deref())?;
         Ok(Self {
@@ -177,6 +179,16 @@ impl Config {
             remarks.push(format!(
                 "ocpp.security_profile {} is below policy.minimum_security_profile {minimum}: the CSMS can open nothing",
                 ocpp.security_profile
+            ));
+        }
+        if let Some(bridge) = self.ocpp.as_ref().and_then(|ocpp| ocpp.bridge.as_ref())
+            && !bridge.listen.ip().is_loopback()
+            && bridge.tls_files.is_none()
+        {
+            remarks.push(format!(
+                "bridge.listen {} is no loopback address, and there is no bridge.certificate_file: the controllers' \
+                 passwords cross the site's network in the clear",
+                bridge.listen
             ));
         }
         if self.policy.allow_uploads.iter().any(|pattern| pattern.scheme() == Scheme::Http) {

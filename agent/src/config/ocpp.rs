@@ -9,6 +9,7 @@ use ocpp_bridge::limits::MAX_CONNECTORS;
 use ocpp_bridge::{Backoff, Url};
 use toml::Spanned;
 
+use super::bridge::{Bridge, bridge};
 use super::error::Invalid;
 use super::file::{self, Urls};
 use super::proxy::{ProxySettings, proxy};
@@ -49,23 +50,22 @@ pub struct Ocpp {
     pub connectors: u32,
     /// Tell the CSMS of its own accord what happens.
     pub report: bool,
+    /// We stand between controllers and the CSMS, and have no charge point of our own.
+    pub bridge: Option<Bridge>,
 }
 
-pub(super) fn ocpp(written: &Spanned<file::Ocpp>) -> Result<(Option<Arc<Ocpp>>, Option<String>), Invalid> {
+pub(super) fn ocpp(
+    written: &Spanned<file::Ocpp>,
+    bridge_written: &file::Bridge,
+) -> Result<(Option<Arc<Ocpp>>, Option<String>), Invalid> {
     let ocpp = written.get_ref();
     let mode = ocpp.mode.get_ref().as_str();
     match mode {
-        "direct" | "off" => {}
-        "bridge" => {
-            return Err(Invalid::value(
-                &ocpp.mode,
-                "ocpp.mode \"bridge\" is not part of this version; use \"direct\" or \"off\"",
-            ));
-        }
+        "direct" | "bridge" | "off" => {}
         other => {
             return Err(Invalid::value(
                 &ocpp.mode,
-                format!("ocpp.mode {other:?} doesn't exist; use \"direct\" or \"off\""),
+                format!("ocpp.mode {other:?} doesn't exist; use \"direct\", \"bridge\" or \"off\""),
             ));
         }
     }
@@ -89,14 +89,19 @@ pub(super) fn ocpp(written: &Spanned<file::Ocpp>) -> Result<(Option<Arc<Ocpp>>, 
         return Err(Invalid::value(&ocpp.security_profile, text));
     }
     let urls = urls(written, profile)?;
-    if uses_key(profile) && ocpp.authorization_key_file.is_none() {
+    let bridge = match mode {
+        "bridge" => Some(bridge(written, bridge_written, &identity)?),
+        _ => None,
+    };
+    let has_own_key = bridge.as_ref().is_none_or(|bridge| !bridge.passes_credentials());
+    if uses_key(profile) && has_own_key && ocpp.authorization_key_file.is_none() {
         let text = format!(
             "security profile {profile} needs a password; set ocpp.authorization_key_file to a file that holds it"
         );
         return Err(Invalid::at(Some(written.span()), text));
     }
     client_files(written, profile)?;
-    if uses_key(profile) && identity.contains(':') {
+    if uses_key(profile) && has_own_key && identity.contains(':') {
         let text =
             "ocpp.identity has a colon, which Basic authentication can't carry; rename the charge point";
         return Err(Invalid::value(&ocpp.identity, text));
@@ -133,6 +138,7 @@ pub(super) fn ocpp(written: &Spanned<file::Ocpp>) -> Result<(Option<Arc<Ocpp>>, 
         model: name(&ocpp.model, "model")?,
         connectors,
         report: ocpp.report.get_ref() == "auto",
+        bridge,
     };
     Ok((Some(Arc::new(link)), Some(identity)))
 }
@@ -180,13 +186,17 @@ fn identity(ocpp: &file::Ocpp) -> Result<Option<String>, Invalid> {
             ));
         }
     };
-    if identity.is_empty() || identity.len() > IDENTITY_BYTES || identity.chars().any(char::is_control) {
+    if !is_identity(&identity) {
         let text = format!(
             "the identity {identity:?} is empty, too long or has a control character; set another one"
         );
         return Err(Invalid::at(Some(place), text));
     }
     Ok(Some(identity))
+}
+
+pub(super) fn is_identity(text: &str) -> bool {
+    !text.is_empty() && text.len() <= IDENTITY_BYTES && !text.chars().any(char::is_control)
 }
 
 fn urls(written: &Spanned<file::Ocpp>, profile: u8) -> Result<Vec<Url>, Invalid> {

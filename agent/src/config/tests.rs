@@ -61,7 +61,6 @@ fn errors_name_line_column_and_cure() {
         ("", "c.toml:1:1: ocpp.identity is missing; set"),
         ("[ocpp]\nidentity = \"a\"", "c.toml:1:1: ocpp.url is missing; set"),
         ("[ocpp]\nmode = \"of\"", "c.toml:2:8: ocpp.mode \"of\" doesn't exist; use"),
-        ("[ocpp]\n  mode = \"bridge\"", "c.toml:2:10: ocpp.mode \"bridge\" is not part of this version; use"),
         ("[ocpp]\nurl = \"http://x\"\nidentity = \"a\"", "c.toml:2:7: ocpp.url \"http://x\""),
         (
             "[ocpp]\nurl = [\"wss://x\", \"ws://y\"]\nidentity = \"a\"",
@@ -142,7 +141,6 @@ fn errors_name_line_column_and_cure() {
         ),
         ("[ocpp]\nidentiy = \"a\"", "c.toml:2:1: unknown key `identiy`; did you mean `identity`?"),
         ("[polcy]", "c.toml:1:2: unknown key `polcy`; did you mean `policy`?"),
-        ("[log]\n[bridge]\nlisten = \"a\"", "c.toml:2:2: `bridge` is not part of this version; remove it"),
         ("\n[[connection]]", "c.toml:2:3: `connection` is not part of this version; remove it"),
         ("[connection.master]", "c.toml:1:2: `connection` is not part of this version; remove it"),
         ("[services]", "c.toml:1:2: `services` is not part of this version; remove it"),
@@ -406,4 +404,67 @@ fn uploads_go_to_the_csms_by_default() {
         text.starts_with("c.toml:6:31: policy.allow_uploads \"https://h/logs\": it holds a path"),
         "{text}"
     );
+}
+
+/// A bridge with these lines in `[bridge]` and in `[ocpp]`.
+fn bridge(bridge: &str, ocpp: &str) -> Result<Config, ConfigError> {
+    let head = "[ocpp]\nmode = 'bridge'\nurl = 'wss://csms'\nidentity = 'CP1'\n";
+    Config::parse(Path::new("c.toml"), &format!("{head}{ocpp}\n[bridge]\n{bridge}\n"))
+}
+
+#[test]
+fn a_bridge_passes_the_controllers_credentials_unless_it_has_its_own() {
+    let config = bridge("", "").unwrap();
+    let relay = config.ocpp.as_ref().unwrap().bridge.as_ref().unwrap();
+    assert_eq!(relay.listen, "127.0.0.1:8887".parse().unwrap());
+    assert!(relay.passes_credentials() && relay.rescue_after.is_none() && relay.identities.is_empty());
+
+    let own = "authorization_key_file = '/upstream'";
+    let config = bridge("authorization_key_file = '/downstream'\nrescue_after = '5m'", own).unwrap();
+    let relay = config.ocpp.as_ref().unwrap().bridge.as_ref().unwrap();
+    assert!(!relay.passes_credentials());
+    assert_eq!(relay.rescue_after, Some(Duration::from_secs(300)));
+    assert!(bridge("", "[ocpp.x]").is_err());
+    assert!(Config::parse(Path::new("c.toml"), "ocpp.mode = 'off'\n[bridge]\nlisten = '[::1]:1'").is_ok());
+}
+
+#[test]
+fn a_bridge_that_anyone_could_use_to_play_the_charge_point_is_an_error() {
+    let cure = "set bridge.authorization_key_file";
+    for ocpp in [
+        "authorization_key_file = '/k'",
+        "client_certificate_file = '/c'\nclient_key_file = '/k'",
+        "security_profile = 3",
+    ] {
+        let error = bridge("", ocpp).unwrap_err().to_string();
+        assert!(error.contains(cure), "{ocpp}: {error}");
+    }
+    // With a password downstream, what the link needs is what it needs in direct mode.
+    let error = bridge("authorization_key_file = '/k'", "").unwrap_err().to_string();
+    assert!(
+        error.contains("security profile 2 needs a password; set ocpp.authorization_key_file"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_bridges_mistakes_are_told_where_they_stand() {
+    let many: Vec<String> = (0..32).map(|number| format!("'C{number}'")).collect();
+    for (line, expected) in [
+        ("listen = '8887'", "c.toml:7:10: bridge.listen \"8887\" is no address with a port; write"),
+        ("listen = '127.0.0.1:0'", "c.toml:7:10: bridge.listen \"127.0.0.1:0\" is no address with a port"),
+        ("identities = ['A', 'CP1']", "c.toml:7:20: bridge.identities \"CP1\" is there already"),
+        ("identities = ['A', 'A']", "c.toml:7:20: bridge.identities \"A\" is there already"),
+        ("identities = ['']", "c.toml:7:15: bridge.identities \"\" is empty"),
+        (
+            "certificate_file = '/c'",
+            "c.toml:7:20: bridge.certificate_file is set and bridge.key_file is not; set",
+        ),
+        ("key_file = '/c'", "c.toml:7:12: bridge.key_file is set and bridge.certificate_file is not; set"),
+        ("rescue_after = 'soon'", "c.toml:7:16: bridge.rescue_after \"soon\""),
+        (&format!("identities = [{}]", many.join(",")), "c.toml:7:191: a bridge serves 32 controllers"),
+    ] {
+        let error = bridge(line, "").unwrap_err().to_string();
+        assert!(error.starts_with(expected), "{line}: {error}");
+    }
 }

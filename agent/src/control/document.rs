@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use ocpp_bridge::LinkStatus;
+use ocpp_bridge::{ControllerStatus, LegFigures, LinkStatus};
 use reverse_tunnel::DeviceKeys;
 use reverse_tunnel::limits::NOTICE;
 use serde_json::{Value, json};
@@ -30,6 +30,8 @@ pub struct Observed {
     pub security: Option<watch::Receiver<SecurityView>>,
     /// What waits to be reported there; none where nothing is reported.
     pub reports: Option<watch::Receiver<ReportsView>>,
+    /// How it goes with each controller; empty but in mode `bridge`.
+    pub controllers: Vec<watch::Receiver<ControllerStatus>>,
     /// The tunnels.
     pub views: watch::Receiver<Vec<View>>,
     /// What they have carried this month.
@@ -96,7 +98,7 @@ impl Observed {
             return json!({
                 "mode": self.mode, "state": "off", "url": null, "profile": null, "since": null, "last_error": null,
                 "security_profile": null, "security_change": null,
-                "reports": null,
+                "reports": null, "controllers": [],
             });
         };
         let security = self.security.as_ref().map(|security| security.borrow().clone()).unwrap_or_default();
@@ -113,8 +115,36 @@ impl Observed {
                 let reports = reports.borrow();
                 json!({ "waiting": reports.waiting, "dropped": reports.dropped })
             }),
+            "controllers": self.controllers.iter().map(|it| controller(&it.borrow())).collect::<Vec<_>>(),
         })
     }
+}
+
+/// A controller's two legs; times are whole milliseconds.
+fn controller(status: &ControllerStatus) -> Value {
+    let wall = |moment: Instant| clock::rfc3339(clock::wall(moment));
+    let leg = |figures: LegFigures| {
+        json!({
+            "since": wall(figures.since),
+            "frames_in": figures.frames_in,
+            "bytes_in": figures.bytes_in,
+            "frames_out": figures.frames_out,
+            "bytes_out": figures.bytes_out,
+            "last_frame": figures.last_frame.map(wall),
+            "round_trip_ms": figures.round_trip.map(|time| time.as_millis()),
+        })
+    };
+    json!({
+        "identity": status.identity,
+        "state": status.state.to_string(),
+        "since": wall(status.since),
+        "url": Some(&status.url).filter(|url| !url.is_empty()),
+        "subprotocol": status.subprotocol,
+        "controller": status.controller.map(leg),
+        "csms": status.csms.map(leg),
+        "last_closed": status.last_closed.as_ref().map(|(at, reason)| json!({ "at": wall(*at), "reason": reason })),
+        "last_error": status.last_error,
+    })
 }
 
 fn tunnel(view: &View) -> Value {

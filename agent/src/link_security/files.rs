@@ -6,11 +6,13 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use ocpp_bridge::{AuthorizationKey, ClientCertificate, ConnectionProfile, Credentials, TlsSettings, Url};
+use ocpp_bridge::{
+    AuthorizationKey, ClientCertificate, ConnectionProfile, Credentials, ServerTls, TlsSettings, Url,
+};
 
 use super::rollover::{Proof, uses_key};
 use crate::clock;
-use crate::config::Ocpp;
+use crate::config::{Bridge, Ocpp};
 use crate::limits::{CERTIFICATE_NOTICE, SECRET_BYTES};
 
 /// Why the link can't be set up.
@@ -34,6 +36,9 @@ const KEY_FILE: &str = "ocpp.authorization_key_file";
 const CA_FILE: &str = "ocpp.ca_file";
 const CERTIFICATE_FILE: &str = "ocpp.client_certificate_file";
 const CLIENT_KEY_FILE: &str = "ocpp.client_key_file";
+const BRIDGE_KEY_FILE: &str = "bridge.authorization_key_file";
+const BRIDGE_CERTIFICATE_FILE: &str = "bridge.certificate_file";
+const BRIDGE_TLS_KEY_FILE: &str = "bridge.key_file";
 
 /// The key in the configuration's file, if that names one.
 ///
@@ -57,6 +62,31 @@ pub fn client_certificate(ocpp: &Ocpp) -> Result<Option<ClientCertificate>, File
     ClientCertificate::new(&certificates, &key).map(Some).map_err(|error| match error.is_about_key() {
         true => content(CLIENT_KEY_FILE, key_path, &error),
         false => content(CERTIFICATE_FILE, path, &error),
+    })
+}
+
+/// What the controller must show to the bridge, if the configuration wants it to.
+///
+/// # Errors
+/// The file can't be read, or holds no key.
+pub fn expected_credentials(ocpp: &Ocpp, bridge: &Bridge) -> Result<Option<Credentials>, FileError> {
+    let Some(path) = &bridge.authorization_key_file else { return Ok(None) };
+    let key = AuthorizationKey::parse(&read(BRIDGE_KEY_FILE, path)?)
+        .map_err(|error| content(BRIDGE_KEY_FILE, path, &error))?;
+    Credentials::new(&ocpp.identity, key).map(Some).map_err(|error| FileError::Credentials(error.to_string()))
+}
+
+/// TLS towards the controllers, if the configuration names its files.
+///
+/// # Errors
+/// A file can't be read, or is of no use, or others may read the key.
+pub fn server_tls(bridge: &Bridge) -> Result<Option<ServerTls>, FileError> {
+    let Some((path, key_path)) = &bridge.tls_files else { return Ok(None) };
+    let certificates = read(BRIDGE_CERTIFICATE_FILE, path)?;
+    let key = read_private(BRIDGE_TLS_KEY_FILE, key_path)?;
+    ServerTls::new(&certificates, &key).map(Some).map_err(|error| match error.is_about_key() {
+        true => content(BRIDGE_TLS_KEY_FILE, key_path, &error),
+        false => content(BRIDGE_CERTIFICATE_FILE, path, &error),
     })
 }
 
@@ -93,6 +123,8 @@ pub(super) fn connection_profile(ocpp: &Ocpp, proof: &Proof) -> Result<Connectio
             Credentials::new(&ocpp.identity, key.clone())
                 .map_err(|error| FileError::Credentials(error.to_string()))?,
         ),
+        // The controller has them.
+        None if ocpp.bridge.as_ref().is_some_and(Bridge::passes_credentials) => None,
         None if uses_key(proof.profile) => return Err(FileError::Missing(proof.profile, KEY_FILE)),
         _ => None,
     };

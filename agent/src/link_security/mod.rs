@@ -16,10 +16,10 @@ use ocpp_bridge::{AuthorizationKey, Command, ConnectionProfile, LinkStatus};
 use tokio::sync::watch;
 
 use self::file::KeptFile;
-pub use self::files::{FileError, client_certificate, remark};
+pub use self::files::{FileError, client_certificate, expected_credentials, remark, server_tls};
 use self::files::{authorization_key, connection_profile};
 use self::rollover::{Candidate, Change, Kept, Outcome, Proof, Refused, Rollover};
-use crate::config::Ocpp;
+use crate::config::{Bridge, Ocpp};
 use crate::limits::SECURITY_CHANGES_PER_HOUR;
 use crate::policy::Rate;
 
@@ -58,6 +58,10 @@ pub struct LinkSecurity {
 pub fn check_files(ocpp: &Ocpp) -> Result<(), FileError> {
     let proof = Proof { profile: ocpp.security_profile, key: authorization_key(ocpp)? };
     connection_profile(ocpp, &proof)?;
+    if let Some(bridge) = &ocpp.bridge {
+        expected_credentials(ocpp, bridge)?;
+        server_tls(bridge)?;
+    }
     client_certificate(ocpp).map(drop)
 }
 
@@ -80,7 +84,9 @@ impl LinkSecurity {
     pub fn open(ocpp: Arc<Ocpp>, state_dir: &Path) -> Result<(Self, ConnectionProfile), FileError> {
         let configured = Proof { profile: ocpp.security_profile, key: authorization_key(&ocpp)? };
         let file = KeptFile::in_directory(state_dir);
-        let kept = file.load();
+        // Where the controller has the credentials, it has those that the CSMS set as well, and not we.
+        let passes = ocpp.bridge.as_ref().is_some_and(Bridge::passes_credentials);
+        let kept = if passes { Kept::default() } else { file.load() };
         if let Some(profile) = kept.profile.filter(|profile| *profile > configured.profile) {
             tracing::info!(profile, configured = configured.profile, "security-profile-kept");
         }

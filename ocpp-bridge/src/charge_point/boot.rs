@@ -31,12 +31,12 @@ pub(super) struct Boot {
 
 /// The answer to a BootNotification.
 #[derive(Debug, PartialEq)]
-pub(super) struct Answer {
-    pub(super) status: RegistrationStatus,
+pub(crate) struct Answer {
+    pub(crate) status: RegistrationStatus,
     /// The heartbeat interval or the wait; `None` leaves it to us.
-    pub(super) interval: Option<Duration>,
+    pub(crate) interval: Option<Duration>,
     /// The CSMS's time, if it can be read.
-    pub(super) time: Option<DateTime<Utc>>,
+    pub(crate) time: Option<DateTime<Utc>>,
 }
 
 // === impl Boot ===
@@ -115,7 +115,7 @@ impl Answer {
     ///
     /// # Errors
     /// Only if the status can't be read: it alone matters.
-    pub(super) fn parse(payload: &RawValue) -> Result<Self, &'static str> {
+    pub(crate) fn parse(payload: &RawValue) -> Result<Self, &'static str> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Wire<'a> {
@@ -140,7 +140,7 @@ impl Answer {
 }
 
 /// The time in a Heartbeat's answer, if there is one.
-pub(super) fn heartbeat_time(payload: &RawValue) -> Option<DateTime<Utc>> {
+pub(crate) fn heartbeat_time(payload: &RawValue) -> Option<DateTime<Utc>> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Wire<'a> {

@@ -13,7 +13,7 @@ use super::{
     trigger::{self, Triggered},
 };
 use crate::{
-    frame::{Frame, MessageId, encode_call},
+    frame::{MessageId, encode_call},
     limits::{MAX_OUTBOX, MAX_PENDING_ANSWERS},
     security::LinkSecurity,
 };
@@ -173,13 +173,7 @@ impl Connection {
     // --- the CSMS's CALLs ---
 
     pub(super) fn answer(&mut self, id: MessageId, answer: Answer) {
-        let text = match answer {
-            Answer::Result(payload) => Frame::CallResult { id, payload: &payload }.encode(),
-            Answer::Error(refusal) => {
-                Frame::CallError { id, code: refusal.code, description: refusal.reason }.encode()
-            }
-        };
-        self.frames.push_back(Text::Answer(text));
+        self.frames.push_back(Text::Answer(answer.encode(id)));
     }
 
     /// Keeps a request until the embedder answers it; [`is_embedder_busy`](Self::is_embedder_busy) was asked

@@ -19,12 +19,12 @@ use super::{
 use crate::{
     ConfigurationStatus,
     configuration::Change,
-    frame::{ErrorCode, MessageId},
+    frame::{ErrorCode, Frame, MessageId},
 };
 
 /// The answer to a CALL of the CSMS.
 #[derive(Debug)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// CALLRESULT with this payload.
     Result(Box<RawValue>),
     /// CALLERROR.
@@ -149,7 +149,7 @@ fn get_configuration(charge_point: &mut ChargePoint, _: &MessageId, payload: &Ra
 
 impl Answer {
     /// CALLRESULT.
-    pub(super) fn of(payload: &impl Serialize) -> Self {
+    pub(crate) fn of(payload: &impl Serialize) -> Self {
         match to_raw_value(payload) {
             Ok(payload) => Self::Result(payload),
             Err(_) => Self::error(ErrorCode::InternalError, "the answer can't be written"),
@@ -160,7 +160,17 @@ impl Answer {
         Ok(Some(Self::of(payload)))
     }
 
-    pub(super) fn error(code: ErrorCode, reason: &'static str) -> Self {
+    /// The text that answers the CALL of this id.
+    pub(crate) fn encode(self, id: MessageId) -> String {
+        match self {
+            Self::Result(payload) => Frame::CallResult { id, payload: &payload }.encode(),
+            Self::Error(refusal) => {
+                Frame::CallError { id, code: refusal.code, description: refusal.reason }.encode()
+            }
+        }
+    }
+
+    pub(crate) fn error(code: ErrorCode, reason: &'static str) -> Self {
         Self::Error(Refusal::new(code, reason))
     }
 }

@@ -11,7 +11,7 @@ use crate::{RegistrationStatus, security::LinkSecurity, upload::UploadRequest};
 
 /// Names one request of the CSMS that the embedder is to answer. Never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RequestId(pub(super) u64);
+pub struct RequestId(pub(crate) u64);
 
 /// What the embedder gets to know.
 ///

@@ -101,18 +101,18 @@ impl ChargePoint {
 // === impl Outcome ===
 
 impl Outcome {
-    pub(super) fn of_result(payload: &RawValue) -> Self {
+    pub(crate) fn of_result(payload: &RawValue) -> Self {
         if payload.get().len() > MAX_RESULT_BYTES {
             return Self::unreadable("the answer is too long");
         }
         Self::Result(payload.to_owned())
     }
 
-    pub(super) fn unreadable(reason: &str) -> Self {
+    pub(crate) fn unreadable(reason: &str) -> Self {
         Self::error("GenericError", reason)
     }
 
-    pub(super) fn error(code: &str, description: &str) -> Self {
+    pub(crate) fn error(code: &str, description: &str) -> Self {
         let description = description.chars().take(MAX_DESCRIPTION_CHARS).collect();
         Self::Error { code: code.to_owned(), description }
     }

@@ -16,9 +16,9 @@ use crate::{
 
 /// Why a CALL is answered with a CALLERROR.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Refusal {
-    pub(super) code: ErrorCode,
-    pub(super) reason: Cow<'static, str>,
+pub(crate) struct Refusal {
+    pub(crate) code: ErrorCode,
+    pub(crate) reason: Cow<'static, str>,
 }
 
 /// One field of a payload: absent, `null`, which means the same, or any JSON.
@@ -30,11 +30,11 @@ pub(super) struct Field<'a> {
 
 /// The arguments of ChangeConfiguration (OCPP 1.6 §6.7).
 #[derive(Debug, PartialEq)]
-pub(super) struct ChangeConfiguration<'a> {
+pub(crate) struct ChangeConfiguration<'a> {
     /// At most 50 characters.
-    pub(super) key: Cow<'a, str>,
+    pub(crate) key: Cow<'a, str>,
     /// Of any length.
-    pub(super) value: Cow<'a, str>,
+    pub(crate) value: Cow<'a, str>,
 }
 
 /// The arguments of GetConfiguration (OCPP 1.6 §6.21): the keys, each of at most 50 characters.
@@ -178,7 +178,7 @@ impl<'a> Field<'a> {
 // === impl ChangeConfiguration ===
 
 impl<'a> ChangeConfiguration<'a> {
-    pub(super) fn parse(payload: &'a RawValue) -> Result<Self, Refusal> {
+    pub(crate) fn parse(payload: &'a RawValue) -> Result<Self, Refusal> {
         let [key, value] = fields(payload, ["key", "value"])?;
         Ok(Self { key: key.text(MAX_KEY_CHARS)?, value: value.text(usize::MAX)? })
     }

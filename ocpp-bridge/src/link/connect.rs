@@ -22,43 +22,51 @@ use tokio_tungstenite::{
         client::IntoClientRequest,
         handshake::client::Request,
         http::{
-            HeaderValue,
+            HeaderMap, HeaderValue,
             header::{AUTHORIZATION, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL},
         },
         protocol::WebSocketConfig,
     },
 };
 
-use super::{LinkSettings, Url, connect_error::ConnectError};
+use super::{Url, connect_error::ConnectError};
 use crate::{
     limits::{
         DNS_TIMEOUT, HANDSHAKE_TIMEOUT, MAX_ADDRESSES, MAX_MESSAGE_BYTES, MAX_WRITE_BUFFER_BYTES,
         PROXY_TIMEOUT, READ_BUFFER_BYTES, TCP_CONNECT_TIMEOUT, TCP_USER_TIMEOUT, TLS_TIMEOUT,
     },
-    security::{ClientAuth, LinkSecurity, TlsSettings},
+    security::{ClientAuth, Credentials, LinkSecurity, TlsSettings},
 };
 
 /// The WebSocket subprotocol of OCPP 1.6J (OCPP-J 1.6 §3.1.2).
-pub(super) const SUBPROTOCOL: &str = "ocpp1.6";
+pub(crate) const SUBPROTOCOL: &str = "ocpp1.6";
 
 /// What a WebSocket runs on: TCP, or TLS on TCP.
-pub(super) trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
 
-pub(super) type Socket = WebSocketStream<Box<dyn Transport>>;
+pub(crate) type Socket = WebSocketStream<Box<dyn Transport>>;
+
+/// A connection to a CSMS.
+pub(crate) struct Connected {
+    pub(crate) socket: Socket,
+    /// What the CSMS chose of what it was offered.
+    pub(crate) subprotocol: Option<HeaderValue>,
+    pub(crate) security: LinkSecurity,
+}
 
 /// Connects to a CSMS: every address of its name, or of the proxy's, in turn, until one answers.
-pub(super) async fn connect(
+pub(crate) async fn connect(
     url: &Url,
-    settings: &LinkSettings,
-) -> Result<(Socket, LinkSecurity), ConnectError> {
-    let request = request(url, settings)?;
-    let tls = match (&settings.tls, url.is_tls()) {
+    tls: Option<&TlsSettings>,
+    proxy: Option<&Proxy>,
+    request: Request,
+) -> Result<Connected, ConnectError> {
+    let tls = match (tls, url.is_tls()) {
         (Some(tls), true) => Some(tls),
         (None, true) => return Err(ConnectError::NoTlsSettings),
         (_, false) => None,
     };
-    let proxy = settings.proxy.as_ref();
     let (host, address, port) = match proxy {
         Some(proxy) => (proxy.host(), proxy.address(), proxy.port()),
         None => (url.host(), url.address(), url.port()),
@@ -67,9 +75,10 @@ pub(super) async fn connect(
     let mut last = ConnectError::NoAddress { host };
     for address in addresses {
         match connect_address(url, address, proxy, tls, request.clone()).await {
-            Ok((socket, client_certificate)) => {
-                let credentials = settings.credentials.is_some();
-                return Ok((socket, LinkSecurity { tls: tls.is_some(), credentials, client_certificate }));
+            Ok((socket, subprotocol, client_certificate)) => {
+                let credentials = request.headers().contains_key(AUTHORIZATION);
+                let security = LinkSecurity { tls: tls.is_some(), credentials, client_certificate };
+                return Ok(Connected { socket, subprotocol, security });
             }
             Err(error) if error.is_decision() => return Err(error),
             Err(error) => last = error,
@@ -92,14 +101,14 @@ async fn resolve(host: &str, address: Option<IpAddr>, port: u16) -> Result<Vec<S
     Ok(addresses)
 }
 
-/// The connection, and whether we proved our identity by a client certificate.
+/// The connection, its subprotocol, and whether we proved our identity by a client certificate.
 async fn connect_address(
     url: &Url,
     address: SocketAddr,
     proxy: Option<&Proxy>,
     tls: Option<&TlsSettings>,
     request: Request,
-) -> Result<(Socket, bool), ConnectError> {
+) -> Result<(Socket, Option<HeaderValue>, bool), ConnectError> {
     let (peer, next) = match proxy {
         Some(_) => (url.authority(), format!("the proxy {address}")),
         None => (address.to_string(), address.to_string()),
@@ -139,13 +148,14 @@ async fn connect_address(
     if response.headers().contains_key(SEC_WEBSOCKET_EXTENSIONS) {
         return Err(ConnectError::Extension);
     }
+    let subprotocol = response.headers().get(SEC_WEBSOCKET_PROTOCOL).cloned();
     // The CSMS has answered the request, and so accepted the certificate before it.
-    Ok((socket, client_auth == ClientAuth::Shown))
+    Ok((socket, subprotocol, client_auth == ClientAuth::Shown))
 }
 
 /// No waiting for more to send, and an end to data that nobody acknowledges. A kernel that knows neither is
 /// no reason to stay away.
-fn tune(tcp: &TcpStream) {
+pub(crate) fn tune(tcp: &TcpStream) {
     let tuned =
         tcp.set_nodelay(true).and_then(|()| SockRef::from(tcp).set_tcp_user_timeout(Some(TCP_USER_TIMEOUT)));
     if let Err(error) = tuned {
@@ -153,14 +163,19 @@ fn tune(tcp: &TcpStream) {
     }
 }
 
-fn request(url: &Url, settings: &LinkSettings) -> Result<Request, ConnectError> {
-    let mut request = url
-        .with_identity(&settings.identity)
-        .into_client_request()
-        .map_err(|error| ConnectError::Request { error })?;
+/// The request for a WebSocket of this charge point, with these header fields besides its own, and these credentials
+/// in the place of any among them.
+pub(crate) fn request(
+    url: &Url,
+    identity: &str,
+    fields: HeaderMap,
+    credentials: Option<&Credentials>,
+) -> Result<Request, ConnectError> {
+    let mut request =
+        url.with_identity(identity).into_client_request().map_err(|error| ConnectError::Request { error })?;
     let headers = request.headers_mut();
-    headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
-    if let Some(credentials) = &settings.credentials {
+    headers.extend(fields);
+    if let Some(credentials) = credentials {
         let mut basic = HeaderValue::try_from(credentials.basic())
             .map_err(|error| ConnectError::Request { error: error.into() })?;
         basic.set_sensitive(true);
@@ -169,7 +184,12 @@ fn request(url: &Url, settings: &LinkSettings) -> Result<Request, ConnectError> 
     Ok(request)
 }
 
-fn bounds() -> WebSocketConfig {
+/// The fields of a request that offers OCPP 1.6J and nothing else.
+pub(crate) fn subprotocol() -> HeaderMap {
+    HeaderMap::from_iter([(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL))])
+}
+
+pub(crate) fn bounds() -> WebSocketConfig {
     WebSocketConfig::default()
         .max_message_size(Some(MAX_MESSAGE_BYTES))
         .max_frame_size(Some(MAX_MESSAGE_BYTES))

@@ -19,7 +19,7 @@ use crate::{
 
 /// Why there is no connection.
 #[derive(Debug)]
-pub(super) enum ConnectError {
+pub(crate) enum ConnectError {
     /// The name can't be resolved.
     Dns { host: String, error: io::Error },
     /// The name has no address.
@@ -52,7 +52,7 @@ pub(super) enum ConnectError {
 
 /// What is told of an HTTP answer that isn't 101.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct HttpAnswer {
+pub(crate) struct HttpAnswer {
     status: u16,
     /// How long the CSMS wants to be left alone; at most [`MAX_RETRY_AFTER`].
     retry_after: Option<Duration>,
@@ -64,7 +64,7 @@ pub(super) struct HttpAnswer {
 
 impl ConnectError {
     /// Somebody has decided, the CSMS or the proxy: another address wouldn't say anything else.
-    pub(super) fn is_decision(&self) -> bool {
+    pub(crate) fn is_decision(&self) -> bool {
         match self {
             Self::Http(_) | Self::Subprotocol(_) | Self::Extension => true,
             Self::Proxy(error) => !matches!(error, http_connect::ConnectError::Broken(_)),
@@ -73,15 +73,23 @@ impl ConnectError {
     }
 
     /// How long the CSMS wants to be left alone.
-    pub(super) fn retry_after(&self) -> Option<Duration> {
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Http(answer) => answer.retry_after,
             _ => None,
         }
     }
 
+    /// The status of the CSMS's answer, if that is why.
+    pub(crate) fn http_status(&self) -> Option<u16> {
+        match self {
+            Self::Http(answer) => Some(answer.status()),
+            _ => None,
+        }
+    }
+
     /// The CSMS doesn't want us as who we say we are. One answers 404 where the credentials are wrong.
-    pub(super) fn is_refusal(&self) -> bool {
+    pub(crate) fn is_refusal(&self) -> bool {
         matches!(self, Self::Http(HttpAnswer { status: 401 | 403 | 404, .. }))
     }
 
@@ -97,7 +105,7 @@ impl ConnectError {
     }
 
     /// In TLS 1.3 the CSMS judges our certificate when we have sent the request already.
-    pub(super) fn of_handshake(error: Error, client_auth: ClientAuth) -> Self {
+    pub(crate) fn of_handshake(error: Error, client_auth: ClientAuth) -> Self {
         let tls = |error| Self::Tls { error, step: "WebSocket", client_auth };
         match error {
             Error::Io(error) if is_tls_error(&error) => tls(error),
@@ -177,7 +185,7 @@ fn explain_handshake(error: &Error) -> Cow<'static, str> {
 
 impl HttpAnswer {
     /// The status, which isn't 101.
-    pub(super) fn status(&self) -> u16 {
+    pub(crate) fn status(&self) -> u16 {
         self.status
     }
 

@@ -18,7 +18,7 @@ pub enum LinkFault {
 }
 
 impl ConnectError {
-    pub(super) fn fault(&self) -> Option<LinkFault> {
+    pub(crate) fn fault(&self) -> Option<LinkFault> {
         match self {
             Self::Tls { error, .. } => of_tls(error),
             Self::Http(answer) if matches!(answer.status(), 401 | 403) => Some(LinkFault::Credentials),

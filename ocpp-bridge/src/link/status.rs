@@ -10,6 +10,8 @@ use crate::{RegistrationStatus, security::LinkSecurity};
 /// Where the link stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkState {
+    /// A bridge's: no controller is connected to it.
+    Waiting,
     /// Resolving, connecting, or shaking hands.
     Connecting,
     /// Connected; the CSMS hasn't answered BootNotification.
@@ -62,13 +64,15 @@ pub struct Attempts {
 }
 
 /// Keeps a [`LinkStatus`] up to date, and tells whoever watches when something has changed.
-pub(super) struct Publisher(watch::Sender<LinkStatus>);
+#[derive(Debug)]
+pub(crate) struct Publisher(watch::Sender<LinkStatus>);
 
 // === impl LinkState ===
 
 impl fmt::Display for LinkState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
+            Self::Waiting => "waiting",
             Self::Connecting => "connecting",
             Self::Booting => "booting",
             Self::Accepted => "accepted",
@@ -99,18 +103,18 @@ impl Default for LinkStatus {
 // === impl Publisher ===
 
 impl Publisher {
-    pub(super) fn new(sender: watch::Sender<LinkStatus>) -> Self {
+    pub(crate) fn new(sender: watch::Sender<LinkStatus>) -> Self {
         Self(sender)
     }
 
-    pub(super) fn connecting(&self, url: &Url) {
+    pub(crate) fn connecting(&self, url: &Url) {
         self.change(|status| {
             status.state = LinkState::Connecting;
             status.url = url.to_string();
         });
     }
 
-    pub(super) fn connected(&self, security: LinkSecurity) {
+    pub(crate) fn connected(&self, security: LinkSecurity) {
         self.change(|status| {
             status.state = LinkState::Booting;
             status.profile = Some(security.profile());
@@ -118,28 +122,28 @@ impl Publisher {
         });
     }
 
-    pub(super) fn profile_changed(&self, number: u64) {
+    pub(crate) fn profile_changed(&self, number: u64) {
         self.change(|status| status.attempts = Attempts { profile: number, ..Attempts::default() });
     }
 
     /// The CSMS couldn't be reached, or refused us.
-    pub(super) fn attempt_failed(&self, refused: bool) {
+    pub(crate) fn attempt_failed(&self, refused: bool) {
         self.change(|status| {
             status.attempts.failed = status.attempts.failed.saturating_add(1);
             status.attempts.refused = status.attempts.refused.saturating_add(u32::from(refused));
         });
     }
 
-    pub(super) fn proven(&self) {
+    pub(crate) fn proven(&self) {
         self.change(|status| status.attempts.proven = status.attempts.proven.or(status.profile));
     }
 
-    pub(super) fn disconnected(&self) {
+    pub(crate) fn disconnected(&self) {
         self.change(|status| status.profile = None);
     }
 
     /// What the CSMS last answered to BootNotification; only while there is a connection.
-    pub(super) fn booted(&self, boot: Option<RegistrationStatus>) {
+    pub(crate) fn booted(&self, boot: Option<RegistrationStatus>) {
         self.change(|status| {
             status.state = match boot {
                 None => LinkState::Booting,
@@ -154,15 +158,15 @@ impl Publisher {
         });
     }
 
-    pub(super) fn fault(&self, fault: Option<LinkFault>) {
+    pub(crate) fn fault(&self, fault: Option<LinkFault>) {
         self.change(|status| status.fault = fault);
     }
 
-    pub(super) fn failed(&self, reason: String) {
+    pub(crate) fn failed(&self, reason: String) {
         self.change(|status| status.last_error = Some(reason));
     }
 
-    pub(super) fn state(&self, state: LinkState) {
+    pub(crate) fn state(&self, state: LinkState) {
         self.change(|status| status.state = state);
     }
 

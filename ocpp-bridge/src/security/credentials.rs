@@ -3,12 +3,16 @@
 use std::fmt;
 
 use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
+use subtle::ConstantTimeEq;
 
 /// The fewest and the most hex digits that mean the bytes they spell: 16 to 20 bytes.
 const HEX_DIGITS: std::ops::RangeInclusive<usize> = 32..=40;
 
 /// The fewest and the most characters of the configuration key `AuthorizationKey` (Improved security for OCPP 1.6-J, §6).
 const VALUE_CHARACTERS: std::ops::RangeInclusive<usize> = 16..=40;
+
+/// The scheme of the header, and what follows it (RFC 7617 §2).
+const BASIC: &[u8] = b"Basic ";
 
 /// The longest key, in bytes; RFC 7617 gives no bound, proxies refuse long headers.
 const MAX_KEY_BYTES: usize = 255;
@@ -148,10 +152,21 @@ impl Credentials {
         Ok(Self { identity: identity.to_owned(), key })
     }
 
+    /// Whether this value of the `Authorization` header shows them. It takes as long for one that is nearly right as for one
+    /// that is all wrong.
+    pub(crate) fn are_shown_by(&self, value: &[u8]) -> bool {
+        let Some((scheme, shown)) = value.split_at_checked(BASIC.len()) else { return false };
+        scheme.eq_ignore_ascii_case(BASIC)
+            && BASE64.decode(shown.trim_ascii()).is_ok_and(|shown| bool::from(shown.ct_eq(&self.user_pass())))
+    }
+
+    fn user_pass(&self) -> Vec<u8> {
+        [self.identity.as_bytes(), b":", &self.key.0].concat()
+    }
+
     /// The value of the `Authorization` header.
     pub(crate) fn basic(&self) -> String {
-        let user_pass = [self.identity.as_bytes(), b":", &self.key.0].concat();
-        format!("Basic {}", BASE64.encode(&user_pass))
+        format!("Basic {}", BASE64.encode(&self.user_pass()))
     }
 }
 
@@ -192,6 +207,26 @@ mod tests {
         let expected = "Basic QUwxMDAwOgABAgMEBQYH////////////////";
         assert_eq!(basic("AL1000", b"0001020304050607FFFFFFFFFFFFFFFFFFFFFFFF"), expected);
         assert_eq!(basic("AL1000", b"0001020304050607ffffffffffffffffffffffff\n"), expected);
+    }
+
+    #[test]
+    fn what_is_shown_is_held_against_them() {
+        let credentials = Credentials::new("CP", AuthorizationKey::parse(b"secret").unwrap()).unwrap();
+        for value in ["Basic Q1A6c2VjcmV0", "basic Q1A6c2VjcmV0", "BASIC  Q1A6c2VjcmV0 "] {
+            assert!(credentials.are_shown_by(value.as_bytes()), "{value}");
+        }
+        let others = [
+            "",
+            "Basic",
+            "Basic ",
+            "Basic Q1A6c2VjcmU=",
+            "Basic Q1A6c2VjcmV0cw==",
+            "Bearer Q1A6c2VjcmV0",
+            "Basic !",
+        ];
+        for value in others {
+            assert!(!credentials.are_shown_by(value.as_bytes()), "{value}");
+        }
     }
 
     #[test]

@@ -84,6 +84,12 @@ impl TlsSettings {
         Self { config: Arc::new(config), client_certificate: Some(certificate) }
     }
 
+    /// The same, showing nothing.
+    #[must_use]
+    pub fn without_client_certificate(self) -> Self {
+        Self { client_certificate: None, ..self }
+    }
+
     /// For one handshake; and what tells afterwards whether the CSMS asked for a certificate of ours.
     pub(crate) fn config(&self) -> (Arc<ClientConfig>, Arc<Offer>) {
         let offer = Arc::new(Offer::new(self.client_certificate.as_ref().map(ClientCertificate::certified)));
