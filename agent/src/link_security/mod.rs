@@ -72,6 +72,16 @@ pub enum Judgement {
     Rejected,
 }
 
+/// What an agent would connect with first if it were started now. Nothing is changed.
+///
+/// # Errors
+/// A file of the configuration can't be used.
+pub fn present_profile(ocpp: &Ocpp, state_dir: &Path) -> Result<ConnectionProfile, FileError> {
+    let configured = Proof { profile: ocpp.security_profile, key: authorization_key(ocpp)? };
+    let rollover = Rollover::new(configured, KeptFile::in_directory(state_dir).peek());
+    connection_profile(ocpp, &rollover.proof())
+}
+
 impl LinkSecurity {
     /// Takes what the configuration says and what was kept in `state_dir`; and what to connect with first.
     ///

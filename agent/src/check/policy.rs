@@ -1,0 +1,27 @@
+//! The policy: may anything be opened, and may the CSMS open this?
+
+use reverse_tunnel::Destination;
+
+use crate::config::Config;
+use crate::control::protocol::Problem;
+use crate::exit::Exit;
+
+pub(super) async fn look(
+    config: &Config,
+    destination: Option<&Destination>,
+) -> Result<((), String), Problem> {
+    let policy = &config.policy;
+    policy
+        .check_enabled()
+        .map_err(|refusal| Problem::new(Exit::Refused, refusal.to_string(), refusal.cure()))?;
+    let text = match destination {
+        None => "tunnels may be opened".to_owned(),
+        Some(destination) => match policy.check_allowed(destination) {
+            Ok(()) => format!("{destination} may be opened, also by the CSMS"),
+            Err(_) => format!(
+                "{destination} may be opened on this device; it isn't on policy.allow_destinations, so the CSMS may not"
+            ),
+        },
+    };
+    Ok(((), text))
+}
