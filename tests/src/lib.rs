@@ -19,6 +19,7 @@
 //! | [`halting`] | a relay that falls silent at any stage of a handshake |
 //! | [`network`] | a network that can fail |
 //! | [`proxy`] | an HTTP proxy |
+//! | [`terminal`] | a person at a terminal |
 //! | [`figures`] | what the agent takes of the machine |
 //! | [`rig`], [`engine`] | what most stories begin with, with a CSMS and without |
 //!
@@ -50,6 +51,7 @@ pub mod service;
 pub mod ssh;
 pub mod sshd;
 pub mod syslog;
+pub mod terminal;
 pub mod tls;
 mod wait;
 
