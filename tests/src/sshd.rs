@@ -25,7 +25,8 @@ const ACCOUNT_ID: u32 = 61_234;
 pub const PASSWORD: &str = "correct horse battery";
 
 /// That password as crypt(3) has it, by SHA-512.
-const PASSWORD_HASH: &str = "$6$ocpptunnel$BZuUnMHyBNPxBh6W75/GjnmF93W.gdeG5JBMS/1ZU6VA0Re3It803dMAoQRRo2zgS6S.Yda/PnJ/sntjz.Eml0";
+const PASSWORD_HASH: &str =
+    "$6$ocpptunnel$BZuUnMHyBNPxBh6W75/GjnmF93W.gdeG5JBMS/1ZU6VA0Re3It803dMAoQRRo2zgS6S.Yda/PnJ/sntjz.Eml0";
 
 /// How the account is.
 #[derive(Debug, Clone, Copy)]

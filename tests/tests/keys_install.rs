@@ -75,7 +75,10 @@ async fn a_person_installs_the_key_by_the_accounts_password_and_takes_it_off_aga
     assert!(!shown.stdout.contains("correct horse"), "a password is never shown: {shown:?}");
     assert_eq!(text(&file), format!("{colleague}\n{line}"), "the restricted line, and others' stay");
     assert_eq!((mode(&file), mode(file.parent().unwrap())), (0o600, 0o700));
-    assert!(text(&agent.known_hosts()).contains(&sshd.host_key().type_and_key()), "the server was vouched for");
+    assert!(
+        text(&agent.known_hosts()).contains(&sshd.host_key().type_and_key()),
+        "the server was vouched for"
+    );
     assert_eq!(agent.record("device-key-installed").await["server"], *destination);
     assert_eq!(agent.record("host-keys-trusted").await["result"], "success");
     assert_eq!(sshd.logins(), 1, "the login with the key was proved");
@@ -111,7 +114,10 @@ async fn a_wrong_password_or_none_changes_nothing() {
         let shown = controller.install(&sshd.destination(), &[(PASSWORD_PROMPT, answer)]).await;
         assert_eq!(shown.code, Some(8), "{answer:?}: {shown:?}");
         assert!(shown.stdout.contains("--print"), "{answer:?}: {shown:?}");
-        assert!(!shown.stdout.contains("correct") && !shown.stdout.contains("wrong"), "{answer:?}: {shown:?}");
+        assert!(
+            !shown.stdout.contains("correct") && !shown.stdout.contains("wrong"),
+            "{answer:?}: {shown:?}"
+        );
     }
     assert_eq!(text(&sshd.authorized_keys()), "");
     assert_eq!(sshd.log().matches("Failed password").count(), 1, "{}", sshd.log());
@@ -200,7 +206,10 @@ async fn what_the_server_does_not_allow_is_said_with_the_way_by_hand() {
     let controller = Controller::new(|setup| setup.pin(&sshd.known_hosts_line())).await;
     let shown = controller.install(&sshd.destination(), &[(PASSWORD_PROMPT, &typed(PASSWORD))]).await;
     assert_eq!(shown.code, Some(8), "{shown:?}");
-    assert!(shown.stdout.contains("refuses the key") && shown.stdout.contains("PubkeyAuthentication"), "{shown:?}");
+    assert!(
+        shown.stdout.contains("refuses the key") && shown.stdout.contains("PubkeyAuthentication"),
+        "{shown:?}"
+    );
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::path::Path;
 
+use super::report::{Report, Step};
 use crate::config::Config;
 use crate::control::protocol::Problem;
 use crate::exit::Exit;
@@ -10,13 +11,11 @@ use crate::link_security::{check_files, client_certificate, remark};
 use crate::proxy::with_credentials;
 use crate::way_out::WayOut;
 
-pub(super) async fn look(path: &Path) -> Result<((), String), Problem> {
-    let remarks = examine(path)?;
-    let mut text = format!("{} is sound", path.display());
-    for remark in remarks {
-        text.push_str(&format!("; {remark}"));
+pub(super) async fn look(report: &mut Report<'_>, path: &Path) {
+    let examined = async { examine(path).map(|remarks| (remarks, format!("{} is sound", path.display()))) };
+    for remark in report.step(Step::Configuration, examined).await.unwrap_or_default() {
+        report.unknown(Step::Configuration, remark);
     }
-    Ok(((), text))
 }
 
 /// Looks at all of it, and gives what an operator might not expect.

@@ -43,7 +43,7 @@ pub async fn look<'a>(
     note: &'a mut dyn FnMut(Note<'_>),
 ) -> Report<'a> {
     let mut report = Report::new(note);
-    report.step(Step::Configuration, configuration::look(path)).await;
+    configuration::look(&mut report, path).await;
     report.step(Step::Agent, running::look(running)).await;
     report.step(Step::Clock, clock::look()).await;
     report.step(Step::Policy, policy::look(config, destination)).await;

@@ -17,9 +17,9 @@ pub(super) async fn look(
     let text = match destination {
         None => "tunnels may be opened".to_owned(),
         Some(destination) => match policy.check_allowed(destination) {
-            Ok(()) => format!("{destination} may be opened, also by the CSMS"),
+            Ok(()) => format!("{destination} may be opened, and is on policy.allow_destinations"),
             Err(_) => format!(
-                "{destination} may be opened on this device; it isn't on policy.allow_destinations, so the CSMS may not"
+                "{destination} may be opened on this device; the CSMS can't, since it isn't on policy.allow_destinations"
             ),
         },
     };

@@ -49,7 +49,7 @@ pub enum Verdict {
     Ok,
     /// It failed: the exit code, and what to do about it.
     Failed(Exit, String),
-    /// It wasn't looked at, or can't be known from here.
+    /// It wasn't looked at, or can't be known from here, or is good to know.
     Unknown,
 }
 
