@@ -13,6 +13,7 @@ use ocpp_tunnel_tests::process::{Output, run};
 use ocpp_tunnel_tests::rig::Rig;
 use ocpp_tunnel_tests::service::Service;
 use ocpp_tunnel_tests::sshd::{ACCOUNT, Sshd};
+use ocpp_tunnel_tests::tls::Fault;
 use ocpp_tunnel_tests::{LONG, ports, wait_until};
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -431,9 +432,28 @@ async fn what_keeps_the_ocpp_link_from_coming_about_is_named_with_its_step() {
     let found = check_csms(&format!("ws://127.0.0.1:{}/ocpp", ports::free())).await;
     assert_eq!(found.code, Some(6), "{found:#?}");
     found.fails("ocpp", "TCP: no connection", "firewall");
-    let plain = BadCsms::start(vec![Step::Listen]).await;
-    let found = check_csms(&plain.tls_url().replace("/ocpp", "")).await;
-    assert_eq!(found.lines("ocpp")[0]["result"], "failed", "{found:#?}");
+    // Behind wss:// something that speaks no TLS.
+    let plain = BadCsms::start(vec![Step::Bytes(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec())]).await;
+    let found = check_csms(&plain.tls_url()).await;
+    assert_eq!(found.code, Some(1), "{found:#?}");
+    found.fails("ocpp", "TLS: ", "ocpp.ca_file");
+}
+
+#[tokio::test]
+async fn a_csms_with_a_certificate_of_another_name_is_told_from_a_sound_one() {
+    for (fault, code) in [(Fault::None, 0), (Fault::OtherName, 1)] {
+        let csms = Csms::start(Options { tls: true, fault, ..Options::default() }).await;
+        let (agent, _echo) = controller(|setup| setup.ocpp("mode = 'direct'").csms(&csms)).await;
+        let found = check(&agent, &[]).await;
+        assert_eq!(found.code, Some(code), "{found:#?}");
+        match code {
+            0 => assert!(
+                found.lines("ocpp")[0]["text"].as_str().unwrap().contains("security profile 2"),
+                "{found:#?}"
+            ),
+            _ => found.fails("ocpp", "TLS: ", "ocpp.ca_file"),
+        }
+    }
 }
 
 /// A 101 that accepts no subprotocol.

@@ -98,6 +98,8 @@ pub const PROOF_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes that a server may send before its version's line has ended. RFC 4253, 4.2 allows lines before it, and gives that one
 /// 255 bytes; what is read ahead of the key exchange has to fit into [`READ_AHEAD`].
 pub const BANNER_BYTES: usize = 8 * 1024;
+/// Characters of that line: 255 bytes with CR and LF.
+pub const VERSION_CHARACTERS: usize = 253;
 /// How long a server may take to say that line: sshd resolves the client's name before.
 pub const BANNER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long each further step of a [`Probe`](crate::Probe) may take, but for a password, which a person types.

@@ -23,7 +23,7 @@ use crate::host_keys::{FileError, HostKeys, Rewritten, Trusted};
 use crate::identity::Identity;
 use crate::limits::{
     BANNER_BYTES, BANNER_TIMEOUT, CONNECT_TIMEOUT, LEAST_BUFFER_BYTES, PROBE_TIMEOUT, REACH_TIMEOUT,
-    RESOLVE_TIMEOUT,
+    RESOLVE_TIMEOUT, VERSION_CHARACTERS,
 };
 use crate::local_service::{self, OwnListeners};
 use crate::meter::Meter;
@@ -128,8 +128,8 @@ impl Reached {
         &self.0.peer
     }
 
-    /// What the server calls itself, such as `SSH-2.0-OpenSSH_9.2` (RFC 4253, 4.2). Whatever comes from it is of any kind
-    /// of characters, and has less than [`BANNER_BYTES`].
+    /// What the server calls itself, such as `SSH-2.0-OpenSSH_9.2` (RFC 4253, 4.2). It has any kind of
+    /// characters, at most [`VERSION_CHARACTERS`].
     ///
     /// # Errors
     /// It says nothing within [`BANNER_TIMEOUT`], or something else.
@@ -280,11 +280,12 @@ async fn within<T>(step: &str, work: impl Future<Output = Result<T, Failure>>) -
     }
 }
 
-/// The first whole line that is a version's.
-fn version_line(said: &[u8]) -> Option<String> {
+/// The first whole line that is a version's, cut to the length that it may have.
+pub(crate) fn version_line(said: &[u8]) -> Option<String> {
     let line = said.split_inclusive(|byte| *byte == b'\n').find(|line| line.starts_with(b"SSH-"))?;
     let line = line.strip_suffix(b"\n")?;
-    Some(String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line)).into_owned())
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    Some(String::from_utf8_lossy(line).chars().take(VERSION_CHARACTERS).collect())
 }
 
 #[cfg(test)]

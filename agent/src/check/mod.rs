@@ -46,9 +46,10 @@ pub async fn look<'a>(
     configuration::look(&mut report, path).await;
     report.step(Step::Agent, running::look(running)).await;
     report.step(Step::Clock, clock::look()).await;
-    report.step(Step::Policy, policy::look(config, destination)).await;
+    let allowed = report.step(Step::Policy, policy::look(config, running, destination)).await.is_some();
     let keys = report.step(Step::Key, key::look(config)).await;
-    server::look(&mut report, config, running, destination, keys.as_deref()).await;
+    let subject = server::Subject { config, running, destination, keys: keys.as_deref(), allowed };
+    server::look(&mut report, &subject).await;
     ocpp::look(&mut report, config, running).await;
     local::look(&mut report, config).await;
     report

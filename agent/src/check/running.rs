@@ -43,6 +43,13 @@ impl Running {
         holder["id"].as_str().map(str::to_owned)
     }
 
+    /// Have the tunnels carried what policy.monthly_bytes allows? Without an agent nobody counts.
+    pub(super) fn month_is_used_up(&self) -> bool {
+        let Self::Yes(document) = self else { return false };
+        let amount = |name: &str| document["month"][name].as_u64();
+        matches!((amount("bytes"), amount("cap")), (Some(bytes), Some(cap)) if bytes >= cap)
+    }
+
     /// Where its OCPP link stands, if it has one: an agent of one tunnel has none.
     pub(super) fn ocpp(&self) -> Option<&Value> {
         let Self::Yes(document) = self else { return None };
@@ -55,6 +62,15 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_month_is_used_up_at_its_cap_if_it_has_one() {
+        let month =
+            |bytes: u64, cap: Option<u64>| Running::Yes(json!({"month": {"bytes": bytes, "cap": cap}}));
+        assert!(month(5, Some(5)).month_is_used_up() && month(6, Some(5)).month_is_used_up());
+        assert!(!month(4, Some(5)).month_is_used_up() && !month(4, None).month_is_used_up());
+        assert!(!Running::No.month_is_used_up());
+    }
 
     #[test]
     fn a_port_is_held_only_by_a_tunnel_that_listens_there_on_that_server() {

@@ -14,15 +14,20 @@ use crate::way_out::WayOut;
 /// Why the next steps make no sense.
 type Stop = &'static str;
 
-pub(super) async fn look(
-    report: &mut Report<'_>,
-    config: &Config,
-    running: &Running,
-    destination: Option<&Destination>,
-    keys: Option<&[Identity]>,
-) {
-    let ended = match destination {
-        Some(destination) => steps(report, config, running, destination, keys).await,
+/// What the way is looked at with.
+pub(super) struct Subject<'a> {
+    pub(super) config: &'a Config,
+    pub(super) running: &'a Running,
+    pub(super) destination: Option<&'a Destination>,
+    /// The device's keys, if they can be used.
+    pub(super) keys: Option<&'a [Identity]>,
+    /// The policy lets something be opened.
+    pub(super) allowed: bool,
+}
+
+pub(super) async fn look(report: &mut Report<'_>, subject: &Subject<'_>) {
+    let ended = match subject.destination {
+        Some(destination) => steps(report, subject, destination).await,
         None => Err(
             "no server was named, and policy.allow_destinations doesn't hold exactly one without wildcards",
         ),
@@ -34,11 +39,10 @@ pub(super) async fn look(
 
 async fn steps(
     report: &mut Report<'_>,
-    config: &Config,
-    running: &Running,
+    subject: &Subject<'_>,
     destination: &Destination,
-    keys: Option<&[Identity]>,
 ) -> Result<(), Stop> {
+    let Subject { config, running, .. } = *subject;
     let server = destination.server();
     let way_out = WayOut::new(&config.ssh).map_err(|_| "the way out that is configured can't be used")?;
     let route = way_out.route(server.host());
@@ -50,12 +54,12 @@ async fn steps(
     let reached = report.step(Step::Banner, reached).await.ok_or("no SSH server answers")?;
     let probe = host_key::look(config, destination, reached);
     let probe = report.step(Step::HostKey, probe).await.ok_or("the server isn't trusted")?;
-    let keys = keys.ok_or("there is no key to log in with")?;
+    let keys = subject.keys.ok_or("there is no key to log in with")?;
     let probe = login::look(destination, probe, keys);
     let mut probe = report.step(Step::Login, probe).await.ok_or("the server didn't let us in")?;
-    let stopped = match config.policy.is_disabled() {
-        true => Err("the policy lets nothing be opened"),
-        false => {
+    let stopped = match subject.allowed {
+        false => Err("the policy lets nothing be opened"),
+        true => {
             let listening = forward::look(report, config, running, destination, &mut probe).await;
             reach::look(report, &peer, &probe, &listening).await;
             Ok(())

@@ -18,12 +18,12 @@ pub struct Question {
 }
 
 /// How a round of questions ended.
-enum Asked {
+enum Round {
     LoggedIn,
     /// It refused what was answered.
     Refused,
     /// It refused before it had asked anything.
-    NotAsked,
+    Unasked,
 }
 
 impl Session {
@@ -46,9 +46,9 @@ impl Session {
         };
         if methods.contains(&MethodKind::KeyboardInteractive) {
             match self.answer_questions(user, ask).await? {
-                Asked::LoggedIn => return Ok(()),
-                Asked::Refused => return Err(self.refused(user)),
-                Asked::NotAsked => {}
+                Round::LoggedIn => return Ok(()),
+                Round::Refused => return Err(self.refused(user)),
+                Round::Unasked => {}
             }
         }
         if !methods.contains(&MethodKind::Password) {
@@ -68,17 +68,17 @@ impl Session {
         &mut self,
         user: &str,
         ask: &mut impl AsyncFnMut(Question) -> Option<Zeroizing<String>>,
-    ) -> Result<Asked, Failure> {
+    ) -> Result<Round, Failure> {
         let mut response = self.handle()?.authenticate_keyboard_interactive_start(user, None).await;
         let mut asked = false;
         for _ in 0..QUESTION_ROUNDS {
             let prompts = match response {
-                Ok(Response::Success) => return Ok(Asked::LoggedIn),
+                Ok(Response::Success) => return Ok(Round::LoggedIn),
                 Ok(Response::Failure { .. }) if self.handle.is_closed() => {
                     return Err(self.lost_or(&russh::Error::Disconnect));
                 }
-                Ok(Response::Failure { .. }) if asked => return Ok(Asked::Refused),
-                Ok(Response::Failure { .. }) => return Ok(Asked::NotAsked),
+                Ok(Response::Failure { .. }) if asked => return Ok(Round::Refused),
+                Ok(Response::Failure { .. }) => return Ok(Round::Unasked),
                 Ok(Response::InfoRequest { prompts, .. }) => prompts,
                 Err(error) => return Err(self.lost_or(&error)),
             };
