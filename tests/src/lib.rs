@@ -20,6 +20,7 @@
 //! | [`network`] | a network that can fail |
 //! | [`proxy`] | an HTTP proxy |
 //! | [`terminal`] | a person at a terminal |
+//! | [`check`] | what the self-check found |
 //! | [`figures`] | what the agent takes of the machine |
 //! | [`rig`], [`engine`] | what most stories begin with, with a CSMS and without |
 //!
@@ -35,6 +36,7 @@
 pub mod agent;
 pub mod asyncssh;
 pub mod bad_csms;
+pub mod check;
 pub mod collector;
 pub mod csms;
 pub mod dropbear;

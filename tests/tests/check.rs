@@ -6,76 +6,18 @@ use std::path::Path;
 
 use ocpp_tunnel_tests::agent::{Agent, Setup};
 use ocpp_tunnel_tests::bad_csms::{BadCsms, Step};
+use ocpp_tunnel_tests::check::{Found, check};
 use ocpp_tunnel_tests::csms::{Csms, Options};
 use ocpp_tunnel_tests::dropbear::Dropbear;
 use ocpp_tunnel_tests::network::Network;
-use ocpp_tunnel_tests::process::{Output, run};
+use ocpp_tunnel_tests::process::run;
 use ocpp_tunnel_tests::rig::Rig;
 use ocpp_tunnel_tests::service::Service;
 use ocpp_tunnel_tests::sshd::{ACCOUNT, Sshd};
 use ocpp_tunnel_tests::tls::Fault;
 use ocpp_tunnel_tests::{LONG, ports, wait_until};
-use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::process::Command;
-
-/// What `check --json` found.
-#[derive(Debug)]
-struct Found {
-    code: Option<i32>,
-    document: Value,
-}
-
-impl Found {
-    fn of(output: &Output) -> Self {
-        let document = serde_json::from_str(&output.stdout);
-        let document: Value = document.unwrap_or_else(|why| panic!("{why}: {output:?}"));
-        assert_eq!(document["schema"], 1);
-        assert_eq!(document["exit"].as_i64(), output.code.map(i64::from), "{document:#}");
-        assert_eq!(document["ok"], output.code == Some(0));
-        assert_eq!(output.stderr, "", "there is no progress where nobody watches");
-        Self { code: output.code, document }
-    }
-
-    /// The lines of a step.
-    fn lines(&self, step: &str) -> Vec<&Value> {
-        let steps = self.document["steps"].as_array().unwrap();
-        steps.iter().filter(|line| line["step"] == step).collect()
-    }
-
-    /// The step fails, with words and a cure that have these parts.
-    fn fails(&self, step: &str, text: &str, cure: &str) {
-        let fits = |line: &&&Value| {
-            let part = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
-            line["result"] == "failed" && part("text").contains(text) && part("cure").contains(cure)
-        };
-        assert_eq!(self.lines(step).iter().filter(fits).count(), 1, "{step}: {:#}", self.document);
-    }
-
-    /// Every line of the step is well.
-    fn is_well(&self, step: &str) {
-        let lines = self.lines(step);
-        assert!(
-            !lines.is_empty() && lines.iter().all(|line| line["result"] == "ok"),
-            "{step}: {:#}",
-            self.document
-        );
-    }
-
-    /// These steps weren't looked at, and it says why.
-    fn skips(&self, steps: &[&str], because: &str) {
-        for step in steps {
-            let lines = self.lines(step);
-            let text = lines.first().and_then(|line| line["text"].as_str()).unwrap_or_default();
-            assert!(lines.len() == 1 && lines[0]["result"] == "unknown", "{step}: {:#}", self.document);
-            assert!(text.contains(because), "{step}: {text}");
-        }
-    }
-}
-
-async fn check(agent: &Agent, arguments: &[&str]) -> Found {
-    Found::of(&agent.cli(&[&["check", "--json"], arguments].concat()).await)
-}
 
 /// A controller without OCPP, whose key is there, that publishes a service which answers.
 async fn controller(change: impl FnOnce(Setup) -> Setup) -> (Agent, Service) {

@@ -213,6 +213,26 @@ async fn what_the_server_does_not_allow_is_said_with_the_way_by_hand() {
 }
 
 #[tokio::test]
+async fn root_asks_as_the_owner_of_the_state_directory_and_leaves_no_file_of_its_own() {
+    let sshd = Sshd::start_with_password("").await;
+    let controller = Controller::new(|setup| setup).await;
+    let state = controller.agent.state_dir();
+    assert_eq!(controller.agent.cli(&["keys", "show"]).await.code, Some(0));
+    let chown = ["-R", "61234:61234", &state.display().to_string()].map(String::from);
+    let output = ocpp_tunnel_tests::process::run(tokio::process::Command::new("chown").args(chown), "").await;
+    assert_eq!(output.code, Some(0), "{output:?}");
+    let shown = controller.install(&sshd.destination(), &[YES, (PASSWORD_PROMPT, &typed(PASSWORD))]).await;
+    assert_eq!(shown.code, Some(0), "{shown:?}");
+    assert!(controller.agent.known_hosts().exists());
+    for directory in [state.join("audit"), state] {
+        for file in std::fs::read_dir(directory).unwrap() {
+            let file = file.unwrap();
+            assert_eq!(std::os::unix::fs::MetadataExt::uid(&file.metadata().unwrap()), 61_234, "{file:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn without_a_terminal_the_line_is_printed_and_nobody_is_asked() {
     let controller = Controller::new(|setup| setup).await;
     let agent = &controller.agent;

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::control::protocol::Problem;
 use crate::exit::Exit;
+use crate::journal;
 
 /// What is looked at, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +61,7 @@ pub struct Line {
     pub step: Step,
     /// How it went.
     pub verdict: Verdict,
-    /// What was found. It may hold what a peer said: to be escaped where it is shown.
+    /// What was found, in printable ASCII.
     pub text: String,
     /// How long it took.
     pub took: Duration,
@@ -181,7 +182,12 @@ impl<'a> Report<'a> {
         self.skip_missing(&Step::ALL, because);
     }
 
-    fn add(&mut self, line: Line) {
+    /// What a peer said comes into the report, but never raw to a terminal.
+    fn add(&mut self, mut line: Line) {
+        line.text = journal::escape(&line.text);
+        if let Verdict::Failed(_, cure) = &mut line.verdict {
+            *cure = journal::escape(cure);
+        }
         (self.note)(Note::Found(&line));
         self.lines.push(line);
     }
@@ -243,7 +249,7 @@ mod tests {
         let mut told = Vec::new();
         let mut note = |note: Note<'_>| told.push(format!("{note:?}"));
         let mut report = Report::new(&mut note);
-        let ok = report.step(Step::Clock, async { Ok((7, "set".into())) }).await;
+        let ok = report.step(Step::Clock, async { Ok((7, "se\x1b[2Jt".into())) }).await;
         assert_eq!((ok, report.exit()), (Some(7), Exit::Ok));
         let fails = |exit| async move { Err::<((), String), _>(Problem::new(exit, "no", "mend it")) };
         assert_eq!(report.step(Step::Name, fails(Exit::Network)).await, None);
@@ -252,6 +258,7 @@ mod tests {
         assert_eq!(report.exit(), Exit::Network);
         let document = report.document(Some("a@b"));
         assert_eq!((&document["ok"], &document["exit"]), (&false.into(), &6.into()));
+        assert_eq!(document["steps"][0]["text"], "se\\u{1b}[2Jt", "no peer writes on a terminal");
         assert_eq!(document["steps"][1]["cure"], "mend it");
         let of = |step: &str| {
             document["steps"].as_array().unwrap().iter().filter(|line| line["step"] == step).count()
