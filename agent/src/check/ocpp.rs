@@ -24,15 +24,15 @@ pub(super) async fn look(report: &mut Report<'_>, config: &Config, running: &Run
         report.step(Step::Ocpp, async { of_agent(live) }).await;
         return;
     }
-    let settings = match settings(config, ocpp) {
-        Ok(settings) => settings,
+    let (wanted, settings) = match settings(config, ocpp) {
+        Ok(found) => found,
         Err(problem) => {
             report.step(Step::Ocpp, async { Err::<((), String), _>(problem) }).await;
             return;
         }
     };
     for url in &settings.urls {
-        if report.step(Step::Ocpp, attempt(url, &settings)).await.is_some() {
+        if report.step(Step::Ocpp, attempt(url, &settings, wanted)).await.is_some() {
             report.unknown(
                 Step::Ocpp,
                 "whether the CSMS accepts the charge point's BootNotification is known once the agent runs",
@@ -50,6 +50,10 @@ fn of_agent(ocpp: &Value) -> Result<((), String), Problem> {
         ocpp["profile"].as_u64().map_or_else(String::new, |profile| format!(", security profile {profile}"));
     let why = ocpp["last_error"].as_str().map_or_else(String::new, |error| format!(": {error}"));
     match state {
+        "accepted" if ocpp["profile"].as_u64() < ocpp["security_profile"].as_u64() => {
+            let wanted = ocpp["security_profile"].as_u64().and_then(|wanted| u8::try_from(wanted).ok());
+            Err(shortfall(url, wanted.unwrap_or_default()))
+        }
         "accepted" => Ok(((), format!("the agent's link to {url} is accepted since {since}{profile}"))),
         "pending" | "rejected" => Err(Problem::new(
             Exit::Error,
@@ -73,22 +77,26 @@ fn of_agent(ocpp: &Value) -> Result<((), String), Problem> {
     }
 }
 
-fn settings(config: &Config, ocpp: &Ocpp) -> Result<LinkSettings, Problem> {
+/// What to connect with, and the security profile that it is meant to fulfil.
+fn settings(config: &Config, ocpp: &Ocpp) -> Result<(u8, LinkSettings), Problem> {
     let problem = |error: &dyn std::fmt::Display| {
         Problem::new(Exit::Config, error.to_string(), "`ocpp-tunnel config check` tests it")
     };
-    let profile = present_profile(ocpp, &config.state_dir).map_err(|error| problem(&error))?;
+    let (wanted, profile) = present_profile(ocpp, &config.state_dir).map_err(|error| problem(&error))?;
     let mut settings = LinkSettings::new(profile.urls, ocpp.identity.clone());
     (settings.credentials, settings.tls) = (profile.credentials, profile.tls);
     settings.proxy =
         with_credentials(&ocpp.proxy, "ocpp.proxy_authorization_file").map_err(|error| problem(&error))?;
-    Ok(settings)
+    Ok((wanted, settings))
 }
 
-async fn attempt(url: &Url, settings: &LinkSettings) -> Result<((), String), Problem> {
+async fn attempt(url: &Url, settings: &LinkSettings, wanted: u8) -> Result<((), String), Problem> {
     match link::attempt(url, settings).await {
         Ok(security) => {
             let profile = security.profile();
+            if profile < wanted {
+                return Err(shortfall(&url.to_string(), wanted));
+            }
             Ok(((), format!("{url} takes our connection: security profile {profile}, subprotocol ocpp1.6")))
         }
         Err(error) => {
@@ -96,6 +104,14 @@ async fn attempt(url: &Url, settings: &LinkSettings) -> Result<((), String), Pro
             Err(Problem::new(exit, format!("{url}: {error}"), cure))
         }
     }
+}
+
+/// Only profile 3 can end up lower than it was made for: whether the certificate is asked for is the CSMS's choice.
+fn shortfall(url: &str, wanted: u8) -> Problem {
+    let text = format!(
+        "{url} takes our connection, made for security profile {wanted}, and doesn't ask for our client certificate"
+    );
+    Problem::new(Exit::Error, text, "let the CSMS verify clients")
 }
 
 fn advice(fault: AttemptFault) -> (Exit, &'static str) {
@@ -136,6 +152,10 @@ mod tests {
             let problem = link(state).unwrap_err();
             assert!(!problem.cure.is_empty() && problem.text.contains("ws://c/"), "{problem:?}");
         }
+        let mut low = json!({"state": "accepted", "url": "wss://c/", "profile": 2, "security_profile": 3});
+        assert!(of_agent(&low).unwrap_err().cure.contains("verify clients"));
+        low["security_profile"] = 2.into();
+        assert!(of_agent(&low).is_ok());
         assert!(link("backoff").unwrap_err().text.ends_with(": TCP: no"));
     }
 }

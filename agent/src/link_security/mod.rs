@@ -72,14 +72,15 @@ pub enum Judgement {
     Rejected,
 }
 
-/// What an agent would connect with first if it were started now. Nothing is changed.
+/// The security profile that an agent would make its link for if it were started now, and what it would connect with first. Nothing is
+/// changed.
 ///
 /// # Errors
 /// A file of the configuration can't be used.
-pub fn present_profile(ocpp: &Ocpp, state_dir: &Path) -> Result<ConnectionProfile, FileError> {
+pub fn present_profile(ocpp: &Ocpp, state_dir: &Path) -> Result<(u8, ConnectionProfile), FileError> {
     let configured = Proof { profile: ocpp.security_profile, key: authorization_key(ocpp)? };
-    let rollover = Rollover::new(configured, KeptFile::in_directory(state_dir).peek());
-    connection_profile(ocpp, &rollover.proof())
+    let proof = Rollover::new(configured, KeptFile::in_directory(state_dir).peek()).proof();
+    connection_profile(ocpp, &proof).map(|profile| (proof.profile, profile))
 }
 
 impl LinkSecurity {
