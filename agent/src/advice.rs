@@ -22,7 +22,7 @@ pub fn for_failure(kind: FailureKind, server: &Server) -> Cow<'static, str> {
         FailureKind::Handshake => "check that an SSH server answers on that port",
         FailureKind::HostKey(fault) => return for_host_key(fault, server),
         FailureKind::Auth => {
-            "authorise this device on the server with the line of `ocpp-tunnel keys show --authorized-keys`"
+            "authorise this device on the server, by `ocpp-tunnel keys install user@host` or with the line of `ocpp-tunnel keys show --authorized-keys`"
         }
         FailureKind::Forward => {
             "free the port on the server: see permitlisten, AllowTcpForwarding and ClientAliveInterval of its sshd"

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use reverse_tunnel::identity::IdentityError;
-use reverse_tunnel::{Clock, DeviceKeys, Events, HostKeys, Meter, OwnListeners, Settings};
+use reverse_tunnel::{Clock, DeviceKeys, Events, HostKeyPolicy, HostKeys, Meter, OwnListeners, Settings};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{Instant, Interval, interval_at};
@@ -245,9 +245,15 @@ pub fn make_state_directory(config: &Config) -> Result<(), StartError> {
 /// Whom the configuration trusts.
 #[must_use]
 pub fn host_keys(config: &Config) -> HostKeys {
+    host_keys_by(config, config.ssh.host_key_policy)
+}
+
+/// Whom it would trust by another policy: where a person is asked about a server that nothing is known of.
+#[must_use]
+pub fn host_keys_by(config: &Config, policy: HostKeyPolicy) -> HostKeys {
     let ssh = &config.ssh;
     let clock = Clock { now: clock::now, is_set: clock::is_set };
-    HostKeys::new(ssh.host_keys.clone(), ssh.known_hosts_file.clone(), ssh.host_key_policy, clock)
+    HostKeys::new(ssh.host_keys.clone(), ssh.known_hosts_file.clone(), policy, clock)
 }
 
 fn tunnel_settings(config: &Config, keys: Arc<DeviceKeys>, network: watch::Receiver<()>) -> Settings {

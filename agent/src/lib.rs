@@ -2,6 +2,7 @@
 //!
 //! # Layout
 //! - [`cli`]: one file a command; [`exit`]: their exit codes; [`advice`]: the cure for each failure.
+//! - [`check`]: each step to a published port, looked at.
 //! - [`config`]: the TOML file as validated types.
 //! - [`policy`]: may this be opened?
 //! - [`supervisor`]: the one owner of all tunnels; [`wanted`]: what survives its restart.
@@ -21,6 +22,7 @@ pub mod advice;
 pub mod agent;
 pub mod audit;
 pub mod bytes;
+pub mod check;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -123,6 +123,10 @@ pub const CONTROL_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 pub const OPEN_WAIT: Duration = Duration::from_secs(60);
 /// How long `host-keys scan` may take: five handshakes over a slow mobile link, and no test of patience.
 pub const SCAN: Duration = Duration::from_secs(25);
+/// How long `check` waits for the ports 80 and 443 of a server that its own port doesn't lead to: three SYNs.
+pub const CHECK_PORT: Duration = Duration::from_secs(5);
+/// Bytes of a password that is typed: what OpenSSH takes.
+pub const PASSWORD_BYTES: usize = 1024;
 /// Bytes of an answer that are read from the terminal: more than `yes`.
 pub const ANSWER_BYTES: u64 = 64;
 /// How long the CLI waits for an answer that needs no waiting.

@@ -4,6 +4,7 @@
 //! It decides when to connect, ping, pause and give up; what is said on the link is the charge point's
 //! matter. It runs on any tokio runtime, with one timer.
 
+mod attempt;
 mod backoff;
 pub(crate) mod connect;
 pub(crate) mod connect_error;
@@ -26,6 +27,7 @@ use tokio::{
 };
 
 pub use self::{
+    attempt::{AttemptError, AttemptFault, attempt},
     backoff::Backoff,
     fault::LinkFault,
     status::{Attempts, LinkState, LinkStatus},

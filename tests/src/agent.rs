@@ -366,16 +366,6 @@ impl Agent {
         std::fs::write(self.known_hosts(), text).expect("it can be written");
     }
 
-    /// Runs a command of the command line on a terminal, types `input` there, and returns what it showed.
-    pub async fn on_a_terminal(&self, arguments: &[&str], input: &str) -> Output {
-        let command = self.command(arguments);
-        let words = std::iter::once(command.as_std().get_program()).chain(command.as_std().get_args());
-        let line: Vec<String> = words.map(|word| format!("'{}'", word.to_string_lossy())).collect();
-        let mut script = Command::new("script");
-        script.args(["--quiet", "--return", "--command", &line.join(" "), "/dev/null"]);
-        run(&mut script, input).await
-    }
-
     /// Runs a command of the command line to its end.
     pub async fn cli(&self, arguments: &[&str]) -> Output {
         run(&mut self.command(arguments), "").await

@@ -4,7 +4,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use crate::process::{Daemon, run};
-use crate::sshd::{ACCOUNT, account_directory, authorize, in_private_etc};
+use crate::sshd::{ACCOUNT, Account, account_directory, authorize, in_private_etc};
 use crate::{LONG, ports, wait_until};
 
 /// A running `dropbear`.
@@ -19,7 +19,17 @@ pub struct Dropbear {
 impl Dropbear {
     /// Starts a server that lets nobody in until somebody is authorised.
     pub async fn start() -> Self {
-        let dir = account_directory();
+        // -s: no passwords.
+        Self::start_for(Account::default(), &["-s"]).await
+    }
+
+    /// Starts one whose account has a password, and takes it.
+    pub async fn start_with_password() -> Self {
+        Self::start_for(Account { password: true, ..Account::default() }, &[]).await
+    }
+
+    async fn start_for(account: Account, options: &[&str]) -> Self {
+        let dir = account_directory(account);
         let port = ports::free();
         let key = dir.path().join("host_key");
         let mut keygen = Command::new("dropbearkey");
@@ -29,7 +39,7 @@ impl Dropbear {
             host_key.unwrap_or_else(|| panic!("dropbearkey: {}{}", made.stdout, made.stderr)).to_owned();
 
         let mut command = in_private_etc(dir.path());
-        command.args(["/usr/sbin/dropbear", "-F", "-E", "-s", "-m", "-r"]).arg(&key);
+        command.arg("/usr/sbin/dropbear").args(options).args(["-F", "-E", "-m", "-r"]).arg(&key);
         command.args(["-p", &format!("127.0.0.1:{port}"), "-P"]).arg(dir.path().join("pid"));
         let daemon = Daemon::start(&mut command, &dir.path().join("log"));
         // It logs "Not backgrounding" before it listens, and nothing after that; the look leaves a line in its log.
@@ -52,6 +62,11 @@ impl Dropbear {
     /// Adds a line to the account's `authorized_keys`.
     pub fn authorize(&self, line: &str) {
         authorize(self.dir.path(), line);
+    }
+
+    /// The account's `authorized_keys`.
+    pub fn authorized_keys(&self) -> std::path::PathBuf {
+        self.dir.path().join("home/.ssh/authorized_keys")
     }
 
     /// Everything that it has logged.

@@ -20,6 +20,8 @@
 //! | [`halting`] | a relay that falls silent at any stage of a handshake |
 //! | [`network`] | a network that can fail |
 //! | [`proxy`] | an HTTP proxy |
+//! | [`terminal`] | a person at a terminal |
+//! | [`check`] | what the self-check found |
 //! | [`figures`] | what the agent takes of the machine |
 //! | [`rig`], [`engine`] | what most stories begin with, with a CSMS and without |
 //!
@@ -35,6 +37,7 @@
 pub mod agent;
 pub mod asyncssh;
 pub mod bad_csms;
+pub mod check;
 pub mod collector;
 pub mod csms;
 pub mod dropbear;
@@ -51,6 +54,7 @@ pub mod service;
 pub mod ssh;
 pub mod sshd;
 pub mod syslog;
+pub mod terminal;
 pub mod tls;
 mod wait;
 pub mod wire;

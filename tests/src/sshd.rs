@@ -21,6 +21,28 @@ pub const ACCOUNT: &str = "support";
 /// No other account's, so that a process of the login session owns nothing on the machine.
 const ACCOUNT_ID: u32 = 61_234;
 
+/// The password of accounts that have one.
+pub const PASSWORD: &str = "correct horse battery";
+
+/// That password as crypt(3) has it, by SHA-512.
+const PASSWORD_HASH: &str =
+    "$6$ocpptunnel$BZuUnMHyBNPxBh6W75/GjnmF93W.gdeG5JBMS/1ZU6VA0Re3It803dMAoQRRo2zgS6S.Yda/PnJ/sntjz.Eml0";
+
+/// How the account is.
+#[derive(Debug, Clone, Copy)]
+pub struct Account {
+    /// It has the password [`PASSWORD`]; otherwise none opens it.
+    pub password: bool,
+    /// Its login shell.
+    pub shell: &'static str,
+}
+
+impl Default for Account {
+    fn default() -> Self {
+        Self { password: false, shell: "/bin/sh" }
+    }
+}
+
 /// A running `sshd`.
 #[derive(Debug)]
 pub struct Sshd {
@@ -45,7 +67,19 @@ impl Sshd {
 
     /// As [`Self::start_with`], at another address of this machine.
     pub async fn start_at(address: IpAddr, settings: &str) -> Self {
-        let dir = account_directory();
+        Self::start_for(Account::default(), address, settings).await
+    }
+
+    /// Starts one on the loopback whose account has a password, and takes it.
+    pub async fn start_with_password(settings: &str) -> Self {
+        let account = Account { password: true, ..Account::default() };
+        let settings = format!("{settings}\nPasswordAuthentication yes\n");
+        Self::start_for(account, Ipv4Addr::LOCALHOST.into(), &settings).await
+    }
+
+    /// As [`Self::start_at`], with another account.
+    pub async fn start_for(account: Account, address: IpAddr, settings: &str) -> Self {
+        let dir = account_directory(account);
         let host_key = KeyPair::generate(&dir.path().join("host_key")).await;
         let (port, host_keys, settings) = (ports::free(), vec![host_key], settings.to_owned());
         let mut sshd = Self { dir, address, port, host_keys, settings, daemon: None };
@@ -107,6 +141,11 @@ impl Sshd {
     /// Adds a line to the account's `authorized_keys`.
     pub fn authorize(&self, line: &str) {
         authorize(self.dir.path(), line);
+    }
+
+    /// The account's `authorized_keys`.
+    pub fn authorized_keys(&self) -> PathBuf {
+        authorized_keys(self.dir.path())
     }
 
     /// Takes back every authorisation.
@@ -221,7 +260,7 @@ impl Drop for Sshd {
 }
 
 /// A directory with a home for the account, and an `etc` in which the account exists.
-pub(crate) fn account_directory() -> TempDir {
+pub(crate) fn account_directory(account: Account) -> TempDir {
     let dir = tempfile::tempdir().expect("a temporary directory can be made");
     // The account isn't root, and has to get to its home.
     std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).expect("it is ours");
@@ -239,8 +278,14 @@ pub(crate) fn account_directory() -> TempDir {
     }
     let machine = std::fs::read_to_string("/etc/passwd").expect("every system has it");
     // First, so that it wins over an account of the machine with the same name.
-    let accounts = format!("{ACCOUNT}:*:{ACCOUNT_ID}:{ACCOUNT_ID}::{}:/bin/sh\n{machine}", home.display());
+    let (password, shell) = (if account.password { PASSWORD_HASH } else { "*" }, account.shell);
+    let accounts =
+        format!("{ACCOUNT}:{password}:{ACCOUNT_ID}:{ACCOUNT_ID}::{}:{shell}\n{machine}", home.display());
     std::fs::write(etc.join("passwd"), accounts).expect("it can be written");
+    // For servers that ask PAM: the password, and nothing that would be written down on the machine.
+    std::fs::create_dir(etc.join("pam.d")).expect("it can be made");
+    let pam = "auth required pam_unix.so\naccount required pam_permit.so\nsession required pam_permit.so\n";
+    std::fs::write(etc.join("pam.d/sshd"), pam).expect("it can be written");
     dir
 }
 

@@ -91,6 +91,16 @@ async fn open_and_close_do_what_a_trigger_does() {
 }
 
 #[tokio::test]
+async fn a_wait_is_shown_on_a_terminal_and_nowhere_else() {
+    let rig = Rig::start().await;
+    let shown = rig.agent.dialogue(&["open", "--wait"], &[]).await;
+    assert_eq!(shown.code, Some(0), "{shown:?}");
+    assert!(shown.stdout.contains("\r\x1b[K... waiting for the tunnel\r\x1b[Ktunnel 1 "), "{shown:?}");
+    let silent = rig.agent.cli(&["open", "--wait"]).await;
+    assert_eq!((silent.code, silent.stderr.as_str()), (Some(0), ""), "{silent:?}");
+}
+
+#[tokio::test]
 async fn a_forward_of_its_own_gets_an_id_of_its_own() {
     let rig = Rig::start().await;
     // The authorised line allows the scripts' ports only.

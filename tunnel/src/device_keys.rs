@@ -145,7 +145,7 @@ impl DeviceKeys {
 
     /// What a login offers, in this order: the new key, if there is one, and the device key.
     #[must_use]
-    pub(crate) fn offered(&self) -> Vec<Identity> {
+    pub fn offered(&self) -> Vec<Identity> {
         self.refresh();
         let mut held = self.held();
         let Held { current, new } = &mut *held;

@@ -4,7 +4,8 @@
 use crate::destination::Destination;
 use crate::forward::Forward;
 use crate::host_keys::{KnownHost, Without, known_hosts_name};
-use crate::{dropbear_key, identity, ssh};
+use crate::limits::VERSION_CHARACTERS;
+use crate::{dropbear_key, identity, probe, ssh};
 
 /// A destination is what it is written as, and holds nothing that means something to a shell.
 pub fn destination(bytes: &[u8]) {
@@ -69,6 +70,13 @@ pub fn dropbear_key(bytes: &[u8]) {
     assert!(key.public_key().to_openssh().is_ok());
 }
 
+/// What a server says before the key exchange: what is taken for its version is a whole line of it.
+pub fn banner(bytes: &[u8]) {
+    let Some(line) = probe::version_line(bytes) else { return };
+    assert!(line.starts_with("SSH-") && line.chars().count() <= VERSION_CHARACTERS && !line.contains('\n'));
+    assert!(bytes.contains(&b'\n'));
+}
+
 #[cfg(test)]
 mod tests {
     use ocpp_tunnel_corpus::play;
@@ -96,5 +104,10 @@ mod tests {
     #[test]
     fn dropbear_keys_hold_for_every_input_in_the_corpus() {
         play("dropbear_key", super::dropbear_key);
+    }
+
+    #[test]
+    fn banners_hold_for_every_input_in_the_corpus() {
+        play("banner", super::banner);
     }
 }

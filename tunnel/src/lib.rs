@@ -14,6 +14,7 @@
 //! - `local_service`: where a forwarded connection leads, and where it must not.
 //! - `pump`: the bytes of forwarded connections; `budget`: the memory that slow ones may take.
 //! - `traffic`: what one tunnel carries; [`meter`]: what all of them do together; [`events`]: connections and keys, for whoever keeps records.
+//! - [`probe`]: one connection, a step at a time, for who looks into a failure or installs our key.
 //! - [`host_keys`]: whom we trust; [`scan`](mod@scan): a server's host keys, before it is trusted.
 //! - [`device_keys`]: who we are, and how that changes; [`identity`], `dropbear_key`, `openssh_key` and [`certificate`] read the files.
 //! - [`limits`]: every bound.
@@ -40,6 +41,7 @@ pub mod limits;
 mod local_service;
 pub mod meter;
 mod openssh_key;
+pub mod probe;
 mod pump;
 mod queue;
 pub mod route;
@@ -61,6 +63,7 @@ pub use http_connect::Proxy;
 pub use identity::Identity;
 pub use local_service::OwnListeners;
 pub use meter::Meter;
+pub use probe::Probe;
 pub use route::{Peer, Route};
 pub use state::{Plan, Reason, State};
 pub use task::{Notice, Settings, Status, TunnelHandle, spawn};

@@ -95,6 +95,25 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 pub const LOCAL_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a server may take to prove the host keys that it announced.
 pub const PROOF_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes that a server may send before its version's line has ended. RFC 4253, 4.2 allows lines before it, and gives that one
+/// 255 bytes; what is read ahead of the key exchange has to fit into [`READ_AHEAD`].
+pub const BANNER_BYTES: usize = 8 * 1024;
+/// Characters of that line: 255 bytes with CR and LF.
+pub const VERSION_CHARACTERS: usize = 253;
+/// How long a server may take to say that line: sshd resolves the client's name before.
+pub const BANNER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long each further step of a [`Probe`](crate::Probe) may take, but for a password, which a person types.
+pub const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a TCP connection may take that asks whether a published port can be reached from outside.
+pub const REACH_TIMEOUT: Duration = Duration::from_secs(3);
+/// Rounds of questions in a keyboard-interactive login: a password, a code, and a new password twice.
+pub const QUESTION_ROUNDS: usize = 8;
+/// Questions of one round that are asked.
+pub const QUESTIONS: usize = 8;
+/// Characters of a question that are shown.
+pub const QUESTION_CHARACTERS: usize = 200;
+/// Bytes of a command's output that are kept, of each stream: what an account says at every login, and our answer.
+pub const COMMAND_OUTPUT_BYTES: usize = 16 * 1024;
 /// How long a connection is given to say goodbye before its socket is shut.
 pub const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes in each direction after which we ask for new keys ourselves. Servers do so earlier: OpenSSH after 1 GB with

@@ -66,6 +66,8 @@ kinds! {
     AccessDisabled = 110, "access-disabled", AccessControl;
     /// Everything is closed, since the month's bytes are used up.
     DataCapReached = 111, "data-cap-reached", AccessControl;
+    /// Somebody had the self-check log in to a server.
+    ServerChecked = 112, "server-checked", AccessControl;
     /// The CSMS asked for a log, and an upload has begun.
     UploadBegun = 121, "upload-begun", AccessControl;
     /// The CSMS asked for a log, and doesn't get it.
@@ -84,6 +86,10 @@ kinds! {
     DeviceKeyRotationAborted = 303, "device-key-rotation-aborted", ConfigurationChange;
     /// The new key has taken the old one's place.
     DeviceKeyChanged = 304, "device-key-changed", ConfigurationChange;
+    /// A person had the device's key authorised on a server.
+    DeviceKeyInstalled = 305, "device-key-installed", ConfigurationChange;
+    /// A person had the device's key taken off a server.
+    DeviceKeyRemoved = 306, "device-key-removed", ConfigurationChange;
     /// An unknown server's host key was learned.
     HostKeyLearned = 311, "host-key-learned", ConfigurationChange;
     /// A known server announced and proved other host keys.

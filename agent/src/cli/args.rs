@@ -42,10 +42,22 @@ pub(super) enum Command {
     /// The servers' keys: which are trusted, and by whom they were made so
     #[command(subcommand)]
     HostKeys(HostKeys),
+    /// Look at each step to the server and the CSMS: what fails, and what to do about it. Changes nothing
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check(Check),
     /// Check or show the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
 }
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  ocpp-tunnel check
+  ocpp-tunnel check support@203.0.113.7
+  ocpp-tunnel check --json
+
+The exit code is that of the first step that fails: 1 clock, OCPP, local service; 5 policy; 6 DNS or TCP; 7 host key;
+8 authentication; 9 forward refused, or open to everybody; 78 configuration or device key.";
 
 const OPEN_EXAMPLES: &str = "\
 Examples:
@@ -130,7 +142,12 @@ pub(super) struct Audit {
     pub(super) lines: Option<usize>,
 }
 
-#[derive(Clone, Copy, Debug, Subcommand)]
+const INSTALL_EXAMPLES: &str = "\
+Examples:
+  ocpp-tunnel keys install support@203.0.113.7
+  ocpp-tunnel keys install support@gw.example.com:2222 --print";
+
+#[derive(Clone, Debug, Subcommand)]
 pub(super) enum Keys {
     /// Print the public key
     Show {
@@ -140,6 +157,26 @@ pub(super) enum Keys {
         /// In the form that dropbear's server understands
         #[arg(long, requires = "authorized_keys")]
         dropbear: bool,
+    },
+    /// Authorise this device on a server, by its account's password, which is asked for on the terminal
+    #[command(after_help = INSTALL_EXAMPLES)]
+    Install {
+        /// The account: user@host[:port]
+        destination: Destination,
+        /// Connect to nobody, and print the line and what to do with it
+        #[arg(long)]
+        print: bool,
+        /// Print the line in the form that dropbear's server understands
+        #[arg(long, requires = "print")]
+        dropbear: bool,
+    },
+    /// Take this device's key off a server again, by its account's password
+    Remove {
+        /// The account: user@host[:port]
+        destination: Destination,
+        /// Connect to nobody, and print what to remove
+        #[arg(long)]
+        print: bool,
     },
     /// Change to a new key: both are offered until every server has taken the new one. Prints the line to authorise
     Rotate {
@@ -153,6 +190,15 @@ pub(super) enum Keys {
         #[arg(long, conflicts_with_all = ["abort", "finish"])]
         dropbear: bool,
     },
+}
+
+#[derive(Clone, Debug, Args)]
+pub(super) struct Check {
+    /// The server: user@host[:port]; the only exact entry of policy.allow_destinations if absent, or else none
+    pub(super) destination: Option<Destination>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Clone, Debug, Subcommand)]

@@ -4,15 +4,18 @@
 
 mod args;
 mod audit;
+mod check;
 mod close;
 mod config;
 mod host_keys;
 mod keys;
 mod logs;
 mod open;
+mod progress;
 mod run;
 mod shim;
 mod status;
+mod terminal;
 mod words;
 
 use std::ffi::OsString;
@@ -56,6 +59,7 @@ pub fn main() -> Exit {
         Command::Audit(audit) => audit::main(&path, audit),
         Command::Keys(keys) => keys::main(&path, keys),
         Command::HostKeys(host_keys) => host_keys::main(&path, host_keys),
+        Command::Check(check) => check::main(&path, check),
         Command::Config(config) => config::main(&path, config),
     };
     result.unwrap_or_else(|problem| words::complain(&problem))

@@ -11,6 +11,7 @@ use reverse_tunnel::{Reason, State};
 use tokio::time::timeout;
 
 use super::args::Open;
+use super::progress::Progress;
 use super::words::{opened, remark, say, unexpected};
 use super::{block_on, leave_root, load};
 use crate::advice;
@@ -37,8 +38,14 @@ pub(super) fn main(path: &Path, open: Open) -> Result<Exit, Problem> {
         return detached(&config);
     }
     let deadline = Instant::now() + START_RACE;
+    let mut progress = Progress::new();
     loop {
-        match ask(&config.control_socket(), &request(&open)) {
+        if open.wait {
+            progress.show("waiting for the tunnel");
+        }
+        let answer = ask(&config.control_socket(), &request(&open));
+        progress.clear();
+        match answer {
             Err(ClientError::NoAgent) if open.background => {
                 return in_background(path, &config, &open).and_then(tell);
             }

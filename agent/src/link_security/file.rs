@@ -63,6 +63,11 @@ impl KeptFile {
         }
     }
 
+    /// What was kept, as far as it can be read; nothing is set aside.
+    pub(super) fn peek(&self) -> Kept {
+        self.read().ok().flatten().unwrap_or_default()
+    }
+
     /// `None` if it holds something else.
     fn read(&self) -> io::Result<Option<Kept>> {
         let mut bytes = Vec::new();

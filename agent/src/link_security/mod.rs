@@ -76,6 +76,17 @@ pub enum Judgement {
     Rejected,
 }
 
+/// The security profile that an agent would make its link for if it were started now, and what it would connect with first. Nothing is
+/// changed.
+///
+/// # Errors
+/// A file of the configuration can't be used.
+pub fn present_profile(ocpp: &Ocpp, state_dir: &Path) -> Result<(u8, ConnectionProfile), FileError> {
+    let configured = Proof { profile: ocpp.security_profile, key: authorization_key(ocpp)? };
+    let proof = Rollover::new(configured, KeptFile::in_directory(state_dir).peek()).proof();
+    connection_profile(ocpp, &proof).map(|profile| (proof.profile, profile))
+}
+
 impl LinkSecurity {
     /// Takes what the configuration says and what was kept in `state_dir`; and what to connect with first.
     ///

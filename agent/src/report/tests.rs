@@ -203,7 +203,7 @@ fn a_learned_host_key_is_told_with_the_state() {
     let mut story = Story::new();
     let mut view = view(1, State::Up, story.now, None);
     view.status.as_mut().unwrap().host_key =
-        Some(Trusted { fingerprint: "SHA256:abc".into(), learned: true });
+        Some(Trusted { fingerprint: "SHA256:abc".into(), learned: true, place: None });
     story.see(view);
     story.answers(r#"{"state":"up","learned":"SHA256:abc"}"#, accepted());
     story.is_silent();

@@ -30,6 +30,7 @@ pub struct HostKeys {
     file: KnownHostsFile,
     policy: HostKeyPolicy,
     clock: Clock,
+    learns: bool,
 }
 
 /// What happens to a server that we have no key of.
@@ -57,6 +58,8 @@ pub struct Trusted {
     pub fingerprint: String,
     /// It was seen for the first time just now.
     pub learned: bool,
+    /// The line that says so; none of a server that nothing was known of.
+    pub place: Option<Place>,
 }
 
 /// What is known of a key that nothing speaks against.
@@ -84,7 +87,14 @@ impl HostKeys {
     /// Trusts `pins`, and by `policy` what `file` says or will learn. Certificates are judged by `clock`.
     #[must_use]
     pub fn new(pins: Vec<KnownHost>, file: PathBuf, policy: HostKeyPolicy, clock: Clock) -> Self {
-        Self { pins, file: KnownHostsFile::new(file), policy, clock }
+        Self { pins, file: KnownHostsFile::new(file), policy, clock, learns: true }
+    }
+
+    /// Judges as before, and writes nothing down: for who only wants to know what would happen.
+    #[must_use]
+    pub fn without_learning(mut self) -> Self {
+        self.learns = false;
+        self
     }
 
     /// Judges what a server showed, and remembers its key if that is the policy. A file that can't be written doesn't
@@ -93,12 +103,15 @@ impl HostKeys {
     /// # Errors
     /// The key must not be trusted; see [`HostKeyError`].
     pub fn verify(&self, server: &Server, shown: &ShownKey) -> Result<Trusted, HostKeyError> {
-        let trusted = Trusted { fingerprint: shown.fingerprint(), learned: false };
-        if let Verdict::Trusted(_) = self.judge(server, shown)? {
-            return Ok(trusted);
+        let trusted = Trusted { fingerprint: shown.fingerprint(), learned: false, place: None };
+        if let Verdict::Trusted(place) = self.judge(server, shown)? {
+            return Ok(Trusted { place: Some(place), ..trusted });
         }
         if self.policy == HostKeyPolicy::Strict {
             return Err(HostKeyError::Unknown { host: known_hosts_name(server), shown: trusted.fingerprint });
+        }
+        if !self.learns {
+            return Ok(trusted);
         }
         match self.trust(server, &[shown.key()]) {
             Err(error @ FileError::Full(_)) => return Err(error.into()),
@@ -224,7 +237,7 @@ impl HostKeys {
         used: &PublicKey,
         announced: Vec<PublicKey>,
     ) -> Option<Vec<PublicKey>> {
-        if self.policy == HostKeyPolicy::Strict || announced.len() > ANNOUNCED_KEYS {
+        if !self.learns || self.policy == HostKeyPolicy::Strict || announced.len() > ANNOUNCED_KEYS {
             return None;
         }
         let content = self.file.read().ok()?;

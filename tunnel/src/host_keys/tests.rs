@@ -155,7 +155,8 @@ fn an_authority_vouches_for_a_host_and_nothing_is_learned() {
         assert!(keys.expected(&server("gateway.example:2222")).certificates);
         assert!(!keys.expected(&server("gateway.test")).certificates);
         let trusted = certified(&keys, &certificate(|_| {})).unwrap();
-        assert_eq!(trusted, Trusted { fingerprint: fingerprint(&key(1)), learned: false });
+        assert_eq!((trusted.fingerprint, trusted.learned), (fingerprint(&key(1)), false));
+        assert!(trusted.place.is_some());
         // The key alone proves nothing, and isn't learned either.
         let error = keys.verify(&server("gateway.example"), &plain(1)).unwrap_err();
         assert!(error.to_string().contains("known is the authority SHA256:"), "{error}");

@@ -8,6 +8,8 @@ mod agent;
 mod algorithms;
 mod announced;
 mod client;
+mod command;
+mod password;
 mod scan;
 
 use std::borrow::Cow;
@@ -50,6 +52,8 @@ use crate::stream::{Prompt, SshStream};
 use crate::traffic::Traffic;
 
 pub(crate) use self::client::{ChannelWriter, Opened};
+pub use self::command::CommandOutput;
+pub use self::password::Question;
 pub(crate) use self::scan::host_keys_of;
 
 /// What a session needs to know of the tunnel that it belongs to.
@@ -150,6 +154,11 @@ impl Session {
     /// The server's host key.
     pub(crate) fn trusted(&self) -> &Trusted {
         &self.proved.trusted
+    }
+
+    /// That key itself.
+    pub(crate) fn host_key(&self) -> &PublicKey {
+        &self.proved.key
     }
 
     /// Offers our keys in turn, each one's certificate first, and gives the fingerprint of the key that was taken. From

@@ -1,22 +1,35 @@
-//! `ocpp-tunnel keys`: this device's SSH key.
+//! `ocpp-tunnel keys`: this device's SSH key, here and on the servers.
+
+mod authorized_keys;
+mod install;
 
 use std::path::Path;
 
 use reverse_tunnel::device_keys::{Rotation, RotationError};
-use reverse_tunnel::{Destination, DeviceKeys, Identity, Remote};
+use reverse_tunnel::{Destination, DeviceKeys, Identity};
 
+use self::authorized_keys::{Dialect, Task};
 use super::args::Keys;
 use super::words::{journal_lines, remark, say};
 use super::{leave_root, load, record};
 use crate::agent::device_keys;
 use crate::audit::Kind;
 use crate::clock;
-use crate::config::{Config, Slot};
+use crate::config::Config;
 use crate::control::client::{ClientError, ask};
 use crate::control::protocol::{Answer, Problem, Request};
 use crate::exit::Exit;
 
+/// What a person should know of a key in dropbear's file.
+const DROPBEAR_REMARK: &str =
+    "Mind that dropbear's server doesn't restrict which ports this key may listen on.";
+
 pub(super) fn main(path: &Path, keys: Keys) -> Result<Exit, Problem> {
+    match &keys {
+        Keys::Install { destination, print: false, .. } => install::check_usage(destination, Task::Install)?,
+        Keys::Remove { destination, print: false } => install::check_usage(destination, Task::Remove)?,
+        _ => {}
+    }
     let config = load(path)?;
     leave_root(&config)?;
     let device = device_keys(&config)?;
@@ -25,10 +38,38 @@ pub(super) fn main(path: &Path, keys: Keys) -> Result<Exit, Problem> {
             show(&config, &device, authorized_keys, dropbear);
             Ok(Exit::Ok)
         }
+        Keys::Install { destination, print, dropbear } => {
+            on_server(&config, &device, &destination, Task::Install, print.then_some(dialect(dropbear)))
+        }
+        Keys::Remove { destination, print } => {
+            on_server(&config, &device, &destination, Task::Remove, print.then_some(Dialect::OpenSsh))
+        }
         Keys::Rotate { abort: true, .. } => abort(&config, &device),
         Keys::Rotate { finish: true, .. } => finish(&config, &device),
         Keys::Rotate { dropbear, .. } => rotate(&config, &device, dropbear),
     }
+}
+
+/// The key that the servers are to know: during a rotation, the new one. `print`: nothing is done but said.
+fn on_server(
+    config: &Config,
+    device: &DeviceKeys,
+    destination: &Destination,
+    task: Task,
+    print: Option<Dialect>,
+) -> Result<Exit, Problem> {
+    let identity = device.to_authorise().borrow().clone();
+    match print {
+        None => install::main(config, &identity, destination, task),
+        Some(dialect) => {
+            install::print(config, &identity, destination, task, dialect);
+            Ok(Exit::Ok)
+        }
+    }
+}
+
+fn dialect(dropbear: bool) -> Dialect {
+    if dropbear { Dialect::Dropbear } else { Dialect::OpenSsh }
 }
 
 fn show(config: &Config, device: &DeviceKeys, authorized_keys: bool, dropbear: bool) {
@@ -147,10 +188,9 @@ fn list(servers: &[Destination]) -> String {
 }
 
 fn say_authorized_keys(config: &Config, identity: &Identity, dropbear: bool) {
-    let options = if dropbear { DROPBEAR_OPTIONS.to_owned() } else { openssh_options(&config.slots) };
-    say(&format!("{options} {}", identity.public_line()));
+    say(&authorized_keys::line(&config.slots, identity, dialect(dropbear)));
     if dropbear {
-        remark("Mind that dropbear's server doesn't restrict which ports this key may listen on.");
+        remark(DROPBEAR_REMARK);
     }
 }
 
@@ -162,50 +202,5 @@ impl From<RotationError> for Problem {
             RotationError::File(..) => Exit::Error,
         };
         Self::new(exit, error.to_string(), error.cure())
-    }
-}
-
-/// dropbear refuses a line with an option that it doesn't know, and knows none for listening.
-const DROPBEAR_OPTIONS: &str = "no-pty,no-X11-forwarding,no-agent-forwarding,permitopen=\"localhost:9\"";
-
-/// Nothing but listening where our scripts want to. `permitopen` names a port that nobody uses: without it, the key
-/// would open connections into the server's network.
-fn openssh_options(slots: &[Slot]) -> String {
-    let mut options = "restrict,port-forwarding".to_owned();
-    for slot in slots {
-        if let Remote::Tcp { bind, port } = &slot.forward.remote {
-            let bind = if bind.contains(':') { format!("[{bind}]") } else { bind.clone() };
-            let port = if *port == 0 { "*".to_owned() } else { port.to_string() };
-            options.push_str(&format!(",permitlisten=\"{bind}:{port}\""));
-        }
-    }
-    if !options.contains("permitlisten") {
-        // Without any, every port is allowed.
-        options.push_str(",permitlisten=\"localhost:9\"");
-    }
-    options.push_str(",permitopen=\"localhost:9\"");
-    options
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_key_may_only_listen_where_the_scripts_do() {
-        let slot = |remote: &str| Slot {
-            number: 1,
-            key: "K".into(),
-            forward: format!("{remote}:127.0.0.1:22").parse().unwrap(),
-        };
-        assert_eq!(
-            openssh_options(&[slot("localhost:1111"), slot("0"), slot("[::1]:7")]),
-            "restrict,port-forwarding,permitlisten=\"localhost:1111\",permitlisten=\"localhost:*\",\
-             permitlisten=\"[::1]:7\",permitopen=\"localhost:9\""
-        );
-        assert_eq!(
-            openssh_options(&[slot("unix:/run/cp.sock")]),
-            "restrict,port-forwarding,permitlisten=\"localhost:9\",permitopen=\"localhost:9\""
-        );
     }
 }

@@ -1,0 +1,161 @@
+//! The OCPP link. Where an agent keeps one, it is asked how that is: a second connection would push the first one out, since a
+//! CSMS knows one connection of each identity. Without one, a connection is made and closed at once; BootNotification
+//! isn't sent, so that the CSMS doesn't take the check for a start of the charge point.
+
+use ocpp_bridge::{AttemptFault, LinkSettings, Url, link};
+use serde_json::Value;
+
+use super::report::{Report, Step};
+use super::running::Running;
+use crate::config::{Config, Ocpp};
+use crate::control::protocol::Problem;
+use crate::exit::Exit;
+use crate::link_security::present_profile;
+use crate::proxy::with_credentials;
+
+pub(super) async fn look(report: &mut Report<'_>, config: &Config, running: &Running) {
+    let Some(ocpp) = &config.ocpp else {
+        return report.skip(Step::Ocpp, "ocpp.mode is \"off\"");
+    };
+    if let Running::Silent(_) = running {
+        return report.skip(Step::Ocpp, "an agent may run, and a second connection would end its own");
+    }
+    if let Some(live) = running.ocpp() {
+        report.step(Step::Ocpp, async { of_agent(live) }).await;
+        return;
+    }
+    let (wanted, settings) = match settings(config, ocpp) {
+        Ok(found) => found,
+        Err(problem) => {
+            report.step(Step::Ocpp, async { Err::<((), String), _>(problem) }).await;
+            return;
+        }
+    };
+    for url in &settings.urls {
+        if report.step(Step::Ocpp, attempt(url, &settings, wanted)).await.is_some() {
+            report.unknown(
+                Step::Ocpp,
+                "whether the CSMS accepts the charge point's BootNotification is known once the agent runs",
+            );
+            return;
+        }
+    }
+}
+
+/// How the running agent's link is.
+fn of_agent(ocpp: &Value) -> Result<((), String), Problem> {
+    let text = |name: &str| ocpp[name].as_str().unwrap_or("?");
+    let (state, url, since) = (text("state"), text("url"), text("since"));
+    let profile =
+        ocpp["profile"].as_u64().map_or_else(String::new, |profile| format!(", security profile {profile}"));
+    let why = ocpp["last_error"].as_str().map_or_else(String::new, |error| format!(": {error}"));
+    match state {
+        "accepted" if ocpp["profile"].as_u64() < ocpp["security_profile"].as_u64() => {
+            let wanted = ocpp["security_profile"].as_u64().and_then(|wanted| u8::try_from(wanted).ok());
+            Err(shortfall(url, wanted.unwrap_or_default()))
+        }
+        "accepted" => Ok(((), format!("the agent's link to {url} is accepted since {since}{profile}"))),
+        "pending" | "rejected" => Err(Problem::new(
+            Exit::Error,
+            format!(
+                "the CSMS at {url} is connected, and has answered BootNotification with {state} since {since}"
+            ),
+            "ask the CSMS's operator to accept this charge point; the agent asks again by itself",
+        )),
+        "booting" => Err(Problem::new(
+            Exit::Error,
+            format!(
+                "the CSMS at {url} is connected since {since}, and hasn't answered BootNotification yet{why}"
+            ),
+            "wait a moment, and ask the CSMS's operator if it stays so",
+        )),
+        _ => Err(Problem::new(
+            Exit::Error,
+            format!("the agent's link to {url} is in state {state} since {since}{why}"),
+            "mend what it says; the agent tries again by itself",
+        )),
+    }
+}
+
+/// What to connect with, and the security profile that it is meant to fulfil.
+fn settings(config: &Config, ocpp: &Ocpp) -> Result<(u8, LinkSettings), Problem> {
+    let problem = |error: &dyn std::fmt::Display| {
+        Problem::new(Exit::Config, error.to_string(), "`ocpp-tunnel config check` tests it")
+    };
+    let (wanted, profile) = present_profile(ocpp, &config.state_dir).map_err(|error| problem(&error))?;
+    let mut settings = LinkSettings::new(profile.urls, ocpp.identity.clone());
+    (settings.credentials, settings.tls) = (profile.credentials, profile.tls);
+    settings.proxy =
+        with_credentials(&ocpp.proxy, "ocpp.proxy_authorization_file").map_err(|error| problem(&error))?;
+    Ok((wanted, settings))
+}
+
+async fn attempt(url: &Url, settings: &LinkSettings, wanted: u8) -> Result<((), String), Problem> {
+    match link::attempt(url, settings).await {
+        Ok(security) => {
+            let profile = security.profile();
+            if profile < wanted {
+                return Err(shortfall(&url.to_string(), wanted));
+            }
+            Ok(((), format!("{url} takes our connection: security profile {profile}, subprotocol ocpp1.6")))
+        }
+        Err(error) => {
+            let (exit, cure) = advice(error.fault);
+            Err(Problem::new(exit, format!("{url}: {error}"), cure))
+        }
+    }
+}
+
+/// Only profile 3 can end up lower than it was made for: whether the certificate is asked for is the CSMS's choice.
+fn shortfall(url: &str, wanted: u8) -> Problem {
+    let text = format!(
+        "{url} takes our connection, made for security profile {wanted}, and doesn't ask for our client certificate"
+    );
+    Problem::new(Exit::Error, text, "let the CSMS verify clients")
+}
+
+fn advice(fault: AttemptFault) -> (Exit, &'static str) {
+    match fault {
+        AttemptFault::Dns => (Exit::Network, "mend the device's DNS, or check the name in ocpp.url"),
+        AttemptFault::Network => {
+            (Exit::Network, "check ocpp.url and ocpp.proxy, and that the site's firewall lets them out")
+        }
+        AttemptFault::Tls => (
+            Exit::Error,
+            "check ocpp.ca_file, the name in ocpp.url and the clock, and the CSMS's certificate",
+        ),
+        AttemptFault::Credentials => {
+            (Exit::Auth, "check ocpp.identity and ocpp.authorization_key_file with the CSMS's operator")
+        }
+        AttemptFault::Unknown => {
+            (Exit::Error, "check the path in ocpp.url, and that the CSMS knows this ocpp.identity")
+        }
+        AttemptFault::Protocol => {
+            (Exit::Error, "check that ocpp.url leads to a CSMS for OCPP 1.6J, and not to something before it")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_a_link_that_the_csms_has_accepted_is_well() {
+        let link = |state: &str| {
+            of_agent(&json!({"state": state, "url": "ws://c/", "since": "now", "last_error": "TCP: no"}))
+        };
+        assert!(link("accepted").is_ok());
+        for state in ["connecting", "booting", "pending", "rejected", "backoff"] {
+            let problem = link(state).unwrap_err();
+            assert!(!problem.cure.is_empty() && problem.text.contains("ws://c/"), "{problem:?}");
+        }
+        let mut low = json!({"state": "accepted", "url": "wss://c/", "profile": 2, "security_profile": 3});
+        assert!(of_agent(&low).unwrap_err().cure.contains("verify clients"));
+        low["security_profile"] = 2.into();
+        assert!(of_agent(&low).is_ok());
+        assert!(link("backoff").unwrap_err().text.ends_with(": TCP: no"));
+    }
+}

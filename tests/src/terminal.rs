@@ -1,0 +1,60 @@
+//! A person at a terminal, who types when asked.
+
+use std::process::Stdio;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use crate::LONG;
+use crate::agent::Agent;
+use crate::process::{Output, run};
+
+impl Agent {
+    /// Runs a command of the command line on a terminal, types `input` there, and returns what it showed.
+    pub async fn on_a_terminal(&self, arguments: &[&str], input: &str) -> Output {
+        run(&mut self.terminal(arguments), input).await
+    }
+
+    /// Runs a command on a terminal; each time that the next of these questions is shown, its answer is typed. Returns
+    /// all that was shown, with whatever the terminal echoed.
+    ///
+    /// # Panics
+    /// If a question doesn't come, or the command doesn't end.
+    pub async fn dialogue(&self, arguments: &[&str], answers: &[(&str, &str)]) -> Output {
+        let mut command = self.terminal(arguments);
+        command.env("TERM", "xterm").stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().expect("script can be started");
+        let mut stdin = child.stdin.take().expect("standard input is a pipe");
+        let mut stdout = child.stdout.take().expect("standard output is a pipe");
+        let (mut shown, mut answered) = (Vec::new(), 0);
+        let mut waiting = answers.iter();
+        let mut next = waiting.next();
+        let conversation = async {
+            while stdout.read_buf(&mut shown).await.expect("the terminal can be read") > 0 {
+                let Some((question, answer)) = next else { continue };
+                let new = String::from_utf8_lossy(shown.get(answered..).unwrap_or_default()).into_owned();
+                if new.contains(question) {
+                    answered = shown.len();
+                    stdin.write_all(answer.as_bytes()).await.expect("somebody reads what is typed");
+                    next = waiting.next();
+                }
+            }
+        };
+        let ended = timeout(LONG, conversation).await;
+        let shown = String::from_utf8_lossy(&shown).into_owned();
+        assert!(ended.is_ok(), "{arguments:?} hasn't ended, the terminal shows:\n{shown}");
+        assert!(next.is_none(), "the question {next:?} didn't come, the terminal shows:\n{shown}");
+        let code = child.wait().await.expect("its status can be read").code();
+        Output { code, stdout: shown, stderr: String::new() }
+    }
+
+    fn terminal(&self, arguments: &[&str]) -> Command {
+        let command = self.command(arguments);
+        let words = std::iter::once(command.as_std().get_program()).chain(command.as_std().get_args());
+        let line: Vec<String> = words.map(|word| format!("'{}'", word.to_string_lossy())).collect();
+        let mut script = Command::new("script");
+        script.args(["--quiet", "--return", "--command", &line.join(" "), "/dev/null"]);
+        script
+    }
+}
