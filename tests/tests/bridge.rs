@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ocpp_tunnel_tests::agent::{Agent, Setup};
+use ocpp_tunnel_tests::check::check;
 use ocpp_tunnel_tests::engine::Engine;
 use ocpp_tunnel_tests::wire::{Wire, WireCsms};
 use ocpp_tunnel_tests::{LONG, ports, wait_until};
@@ -452,6 +453,29 @@ async fn status_shows_both_legs() {
     let status = shown(&agent, "CP001", |controller| controller["state"] == "waiting").await;
     assert_eq!(status["last_closed"]["reason"], "the controller closed the connection: 1000");
     assert_eq!(status["csms"], Value::Null);
+}
+
+#[tokio::test]
+async fn the_check_tells_how_both_legs_are_and_touches_neither() {
+    let mut csms = WireCsms::start().await;
+    let (mut agent, port) = bridge(&csms, |setup| setup).await;
+    assert_eq!(agent.cli(&["keys", "show"]).await.code, Some(0));
+    let away = check(&agent, &[]).await;
+    away.fails("ocpp", "the controller CP001 isn't connected", &format!("127.0.0.1:{port}"));
+    let (mut controller, mut upstream) = booted(&mut csms, port).await;
+    let found = check(&agent, &[]).await;
+    found.is_well("ocpp");
+    assert_eq!(found.lines("ocpp").len(), 2, "{found:#?}");
+    assert!(csms.is_idle(), "no connection was made for it");
+    controller.send("still there").await;
+    assert_eq!(upstream.text().await, "still there");
+
+    agent.terminate().await;
+    let alone = check(&agent, &[]).await;
+    assert_eq!(alone.lines("ocpp")[0]["result"], "ok", "{alone:#?}");
+    assert!(csms.is_idle());
+    let _taken = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    check(&agent, &[]).await.fails("ocpp", "couldn't listen", "bridge.listen");
 }
 
 #[tokio::test]

@@ -5,10 +5,11 @@
 //! and leaves its tunnels and its OCPP link alone; what the agent doesn't tell, it finds out by connections of its own.
 //!
 //! One file a step: [`configuration`], `policy`, `clock`, `key`, then on the way to the server `name`, `tcp`, `banner`,
-//! `host_key`, `login`, `forward` and `reach`, and besides `ocpp` and `local`. `server` leads through those to the server,
+//! `host_key`, `login`, `forward` and `reach`, and besides `ocpp` (or, in bridge mode, `bridge`) and `local`. `server` leads through those to the server,
 //! `running` is what the agent tells, [`report`] what comes of it all.
 
 mod banner;
+mod bridge;
 mod clock;
 pub mod configuration;
 mod forward;

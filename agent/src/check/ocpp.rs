@@ -5,6 +5,7 @@
 use ocpp_bridge::{AttemptFault, LinkSettings, Url, link};
 use serde_json::Value;
 
+use super::bridge;
 use super::report::{Report, Step};
 use super::running::Running;
 use crate::config::{Config, Ocpp};
@@ -19,6 +20,12 @@ pub(super) async fn look(report: &mut Report<'_>, config: &Config, running: &Run
     };
     if let Running::Silent(_) = running {
         return report.skip(Step::Ocpp, "an agent may run, and a second connection would end its own");
+    }
+    if let Some(bridge) = &ocpp.bridge {
+        return match running.ocpp() {
+            Some(live) => bridge::legs(report, bridge, live).await,
+            None => bridge::alone(report, bridge).await,
+        };
     }
     if let Some(live) = running.ocpp() {
         report.step(Step::Ocpp, async { of_agent(live) }).await;

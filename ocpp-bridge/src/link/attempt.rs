@@ -4,7 +4,7 @@ use std::fmt;
 
 use tokio::time::timeout;
 
-use super::{LinkFault, LinkSettings, Url, connect::connect, connect_error::ConnectError};
+use super::{LinkFault, LinkSettings, Url, connect::Connected, connect_error::ConnectError, try_to_connect};
 use crate::{limits::CLOSE_TIMEOUT, security::LinkSecurity};
 
 /// Why there is no connection.
@@ -40,9 +40,10 @@ pub enum AttemptFault {
 /// # Errors
 /// There is no connection; see [`AttemptError`].
 pub async fn attempt(url: &Url, settings: &LinkSettings) -> Result<LinkSecurity, AttemptError> {
-    let (mut socket, security) = connect(url, settings)
+    let connected = try_to_connect(url, settings)
         .await
         .map_err(|error| AttemptError { fault: AttemptFault::of(&error), text: error.to_string() })?;
+    let Connected { mut socket, security, .. } = connected;
     // Whether it says goodbye as well makes no difference.
     let _ = timeout(CLOSE_TIMEOUT, socket.close(None)).await;
     Ok(security)
