@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 pub use self::handle::SupervisorHandle;
 pub use self::words::{OpenRequest, Origin, Source, TunnelId, View, What};
 use crate::audit::{self, Audit, Kind, Outcome, Record, TunnelAudit};
-use crate::config::Slot;
+use crate::config::{Config, Slot};
 use crate::happening::{Happened, Happenings};
 use crate::limits::{AD_HOC_TUNNELS, CLOSED_SHOWN, DISABLE_FILE_INTERVAL, SHUTDOWN, SUPERVISOR_COMMANDS};
 use crate::policy::{Policy, Rate, Refusal};
@@ -31,6 +31,8 @@ enum Command {
     Refuse { slot: u8, refusal: Refusal, source: Source },
     Close { id: Option<TunnelId>, reason: Reason, source: Source, closed: oneshot::Sender<Vec<TunnelId>> },
     Keep,
+    Reconfigure { config: Arc<Config>, way_out: WayOut, done: oneshot::Sender<()> },
+    Answer(oneshot::Sender<()>),
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -127,6 +129,16 @@ impl Supervisor {
                         let _ = closed.send(were_open);
                     }
                     Some(Command::Keep) => self.save(),
+                    Some(Command::Reconfigure { config, way_out, done }) => {
+                        self.reconfigure(&config, way_out);
+                        self.publish();
+                        let _ = done.send(());
+                    }
+                    Some(Command::Answer(answer)) => {
+                        let _ = answer.send(());
+                        // Nothing has changed.
+                        continue;
+                    }
                     Some(Command::Shutdown(done)) => {
                         self.shut_down().await;
                         let _ = done.send(());
@@ -340,6 +352,46 @@ impl Supervisor {
         }
         self.save();
         self.usage.settle();
+    }
+
+    /// Takes up another configuration. What it doesn't allow any more closes, as after a restart.
+    fn reconfigure(&mut self, config: &Config, way_out: WayOut) {
+        self.policy = Arc::new(config.policy.clone());
+        self.way_out = way_out;
+        self.settings.tuning = config.tuning();
+        self.usage.set_cap(config.policy.monthly_bytes);
+        self.close_disallowed();
+        let latest = Instant::now() + self.policy.max_duration;
+        for entry in self.entries.values_mut() {
+            if let (Some(wanted), Some(running)) = (&mut entry.wanted, &entry.running)
+                && wanted.expires > latest
+            {
+                wanted.expires = latest;
+                running.again(Some(latest));
+            }
+        }
+        self.check_disabled();
+        self.check_usage();
+        self.save();
+    }
+
+    /// Closes what the CSMS has opened, and couldn't any more.
+    fn close_disallowed(&mut self) {
+        for (id, entry) in &mut self.entries {
+            let Some(wanted) = entry.wanted.take_if(|wanted| {
+                wanted.origin == Origin::Ocpp && self.policy.check_allowed(&wanted.destination).is_err()
+            }) else {
+                continue;
+            };
+            let why = Refusal::NotAllowed(wanted.destination).to_string();
+            tracing::warn!(slot = %id, why, "tunnel-not-allowed-any-more");
+            let source = audit::Source::Configuration;
+            let record = Record::new(Kind::TunnelCloseRequested, source, Outcome::Success);
+            self.audit.record(record.text("tunnel", &id.to_string()).text("why", &why));
+            if let Some(running) = &entry.running {
+                running.close(Reason::Policy);
+            }
+        }
     }
 
     fn check_disabled(&mut self) {

@@ -63,7 +63,7 @@ pub enum LinkError {
 /// # Errors
 /// A secret or certificate that the configuration names can't be used.
 pub fn start(
-    config: &Config,
+    in_force: watch::Receiver<Arc<Config>>,
     ocpp: &Arc<Ocpp>,
     keys: &DeviceKeys,
     supervisor: SupervisorHandle,
@@ -71,6 +71,7 @@ pub fn start(
     audit: Audit,
     uploads: Uploads,
 ) -> Result<OcppLink, LinkError> {
+    let config = in_force.borrow().clone();
     let (security, profile) =
         LinkSecurity::open(ocpp.clone(), &config.state_dir).map_err(LinkError::Security)?;
     let ConnectionProfile { urls, credentials, tls } = profile;
@@ -81,7 +82,7 @@ pub fn start(
     settings.proxy =
         with_credentials(&ocpp.proxy, "ocpp.proxy_authorization_file").map_err(LinkError::Proxy)?;
     settings.network = Some(network);
-    let registry = registry(config, ocpp)?;
+    let registry = registry(&config, ocpp)?;
     let boot = BootInfo {
         vendor: ocpp.vendor.clone(),
         model: ocpp.model.clone(),
@@ -121,7 +122,7 @@ pub fn start(
         supervisor,
         audit,
         uploads,
-        protocols: upload::protocols(&config.policy.allow_uploads),
+        config: in_force,
         commands: commands.clone(),
         kept,
         reporting,
@@ -203,8 +204,8 @@ struct Trigger {
     supervisor: SupervisorHandle,
     audit: Audit,
     uploads: Uploads,
-    /// The value of [`PROTOCOLS_KEY`].
-    protocols: String,
+    /// For the value of [`PROTOCOLS_KEY`], which a reload may change.
+    config: watch::Receiver<Arc<Config>>,
     commands: mpsc::Sender<Command>,
     kept: KeptConfiguration,
     reporting: Reporting,
@@ -226,7 +227,7 @@ impl Trigger {
 
     async fn serve(&mut self, events: &mut mpsc::Receiver<Event>, stopped: &mut mpsc::Receiver<()>) {
         let mut views = self.supervisor.views();
-        self.show(PROTOCOLS_KEY, Some(self.protocols.clone())).await;
+        self.show_protocols().await;
         self.show_client_key().await;
         self.carry_on_security().await;
         self.look(&mut views).await;
@@ -281,6 +282,7 @@ impl Trigger {
                     self.look(&mut views).await;
                     self.reporting.new_key(&self.to_authorise.borrow().fingerprint());
                 }
+                Ok(()) = self.config.changed() => self.show_protocols().await,
                 () = self.reporting.wait() => {}
                 () = until(self.kept.due()) => self.kept.write_if_due(now()),
                 _ = stopped.recv() => return,
@@ -307,6 +309,11 @@ impl Trigger {
         let views = views.borrow_and_update().clone();
         self.show_slots(&views).await;
         self.reporting.observe(&views);
+    }
+
+    async fn show_protocols(&mut self) {
+        let protocols = upload::protocols(&self.config.borrow_and_update().policy.allow_uploads);
+        self.show(PROTOCOLS_KEY, Some(protocols)).await;
     }
 
     /// While the device changes its key this is the new one: servers know the other one already.

@@ -42,7 +42,7 @@ pub(super) enum Command {
     /// The servers' keys: which are trusted, and by whom they were made so
     #[command(subcommand)]
     HostKeys(HostKeys),
-    /// Check or show the configuration
+    /// Check, show or reload the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
 }
@@ -195,6 +195,8 @@ pub(super) enum ConfigCommand {
     Check,
     /// Print the configuration with all defaults and without secrets
     Show,
+    /// Have the running agent read its configuration again; exits 78 if that has a mistake, and changes nothing then
+    Reload,
 }
 
 /// At least a second: a tunnel that ends at once helps nobody.

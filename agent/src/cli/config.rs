@@ -1,20 +1,23 @@
-//! `ocpp-tunnel config`: the configuration, checked or shown.
+//! `ocpp-tunnel config`: the configuration, checked, shown or read again.
 
 use std::fmt::Display;
 use std::path::Path;
 
 use super::args::ConfigCommand;
-use super::words::say;
+use super::words::{say, unexpected};
 use super::{OTHER_FILE, load, problem_of};
 use crate::config::Config;
-use crate::control::protocol::Problem;
+use crate::control::client::ask;
+use crate::control::protocol::{Answer, Problem, Request};
 use crate::exit::Exit;
 use crate::link_security::{check_files, client_certificate, remark};
 use crate::proxy::with_credentials;
+use crate::reload::Reloaded;
 use crate::way_out::WayOut;
 
 pub(super) fn main(path: &Path, command: ConfigCommand) -> Result<Exit, Problem> {
     match command {
+        ConfigCommand::Reload => reload(path)?,
         ConfigCommand::Show => say(load(path)?.to_toml().trim_end()),
         ConfigCommand::Check => {
             let config = Config::check(path).map_err(|error| problem_of(&error, OTHER_FILE))?;
@@ -28,11 +31,38 @@ pub(super) fn main(path: &Path, command: ConfigCommand) -> Result<Exit, Problem>
             WayOut::new(&config.ssh).map_err(|error| problem(&error))?;
             let certificate = config.ocpp.as_deref().map(client_certificate).transpose();
             let certificate = certificate.map_err(|error| problem(&error))?.flatten();
-            say(&format!("{}: ok", path.display()));
+            for file in &config.files {
+                say(&format!("{}: ok", file.display()));
+            }
             for line in config.remarks().into_iter().chain(certificate.as_ref().and_then(remark)) {
                 say(&format!("  {line}"));
             }
         }
     }
     Ok(Exit::Ok)
+}
+
+fn reload(path: &Path) -> Result<(), Problem> {
+    let socket = Config::control_socket_of(path);
+    let reloaded = match ask(&socket, &Request::Reload) {
+        Ok(Answer::Reloaded(reloaded)) => reloaded,
+        Ok(Answer::Error(problem)) => return Err(problem),
+        Ok(other) => return Err(unexpected(&other)),
+        // A mistake in the files may be why no agent is found there.
+        Err(error) => return Err(load(path).err().unwrap_or_else(|| error.to_problem(&socket))),
+    };
+    let Reloaded { applied, next_tunnel, restart } = reloaded;
+    if applied.is_empty() && next_tunnel.is_empty() && restart.is_empty() {
+        say("nothing has changed");
+    }
+    for (keys, what) in [
+        (applied, "in force"),
+        (next_tunnel, "in force for tunnels that are opened from now on"),
+        (restart, "waits for a restart"),
+    ] {
+        for key in keys {
+            say(&format!("{key}: {what}"));
+        }
+    }
+    Ok(())
 }

@@ -47,6 +47,7 @@ fn for_people(document: &Value, colour: bool) -> String {
     if text(&document["clock"]) == "unset" {
         lines.push("clock not set: times below are not to be trusted, limits hold all the same".into());
     }
+    lines.extend(configuration_lines(&document["configuration"]));
     lines.push(ocpp_line(&document["ocpp"]));
     lines.extend(shortfall(&document["ocpp"]));
     if let Some(error) = document["ocpp"]["last_error"].as_str() {
@@ -69,6 +70,20 @@ fn for_people(document: &Value, colour: bool) -> String {
     }
     let plain = journal_lines(&lines.join("\n"));
     if colour { plain.lines().map(paint).collect::<Vec<_>>().join("\n") } else { plain }
+}
+
+/// What a person has to do about the configuration.
+fn configuration_lines(configuration: &Value) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(error) = configuration["error"].as_str() {
+        lines.push(format!("configuration not reloaded, the old one is in force: {error}"));
+    }
+    let waiting = configuration["restart_needed"].as_array().into_iter().flatten();
+    let waiting: Vec<&str> = waiting.filter_map(Value::as_str).collect();
+    if !waiting.is_empty() {
+        lines.push(format!("restart the agent to put in force: {}", waiting.join(", ")));
+    }
+    lines
 }
 
 fn ocpp_line(ocpp: &Value) -> String {
