@@ -165,9 +165,9 @@ mod tests {
             });
             row.unwrap_or_else(|| panic!("{key} isn't in the table")).to_owned()
         };
-        let config = config(&super::super::tests::every_key());
+        let config = Config::parse(Path::new("c.toml"), &super::super::tests::shipped::every_key()).unwrap();
         let table = config.table();
-        for key in keys(&table) {
+        for key in keys(&table).chain(["ocpp.identity_file".to_owned()]) {
             let effect = match effect_of(&key) {
                 Effect::AtOnce => "at once",
                 Effect::NextTunnel => "next tunnel",

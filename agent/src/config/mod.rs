@@ -211,6 +211,18 @@ impl Config {
         if self.ssh.host_keys.is_empty() && self.ssh.host_key_policy == HostKeyPolicy::AcceptNew {
             remarks.push("no ssh.host_keys are pinned: a server's first key is trusted".into());
         }
+        let learns = self.ssh.host_key_policy == HostKeyPolicy::AcceptNew;
+        if learns && !self.ssh.known_hosts_file.starts_with(&self.state_dir) {
+            remarks.push(
+                "ssh.known_hosts_file is not below state_dir: the agent reads it, and can't learn a key".into(),
+            );
+        }
+        if !self.ssh.identity_file.starts_with(&self.state_dir) {
+            remarks.push(
+                "ssh.identity_file is not below state_dir: the agent reads it, and can't finish a change of keys by itself"
+                    .into(),
+            );
+        }
         remarks
     }
 

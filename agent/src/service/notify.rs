@@ -80,8 +80,12 @@ impl Notifier {
             tasks.push(tokio::spawn(told).abort_handle());
         }
         if let Some(patience) = self.patience {
-            let feeding = feed(self.clone(), supervisor.clone(), patience / 2);
-            tasks.push(tokio::spawn(feeding).abort_handle());
+            let supervisor = supervisor.clone();
+            let answers = move || {
+                let supervisor = supervisor.clone();
+                async move { supervisor.answers().await }
+            };
+            tasks.push(tokio::spawn(feed(self.clone(), patience / 2, answers)).abort_handle());
         }
         Reporter(tasks)
     }
@@ -119,12 +123,12 @@ fn patience(microseconds: Option<&str>, pid: Option<&str>) -> Option<Duration> {
 
 /// A sign of life is only given when the one owner of all tunnels has answered in between: a loop that is stuck, there or
 /// here, gives none. How the tunnels fare doesn't matter: a restart would mend none of them.
-async fn feed(notifier: Notifier, supervisor: SupervisorHandle, every: Duration) {
+async fn feed<F: Future<Output = bool>>(notifier: Notifier, every: Duration, answers: impl Fn() -> F) {
     let mut ticks = interval(every.max(Duration::from_millis(1)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        if !supervisor.answers().await {
+        if !answers().await {
             return;
         }
         notifier.send("WATCHDOG=1");
@@ -174,6 +178,8 @@ impl Drop for Reporter {
 
 #[cfg(test)]
 mod tests {
+    use std::future::{pending, ready};
+
     use super::*;
 
     fn received(socket: &UnixDatagram) -> String {
@@ -200,6 +206,25 @@ mod tests {
             assert!(received(&socket).starts_with("RELOADING=1\nMONOTONIC_USEC="));
         }
         assert!(Target::at(OsStr::new("vsock:2:1")).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_an_owner_that_answers_is_a_sign_of_life() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let target = Target::at(path.as_os_str()).unwrap();
+        let notifier = Notifier { target: Some(Arc::new(target)), patience: None };
+        let signs = || std::iter::from_fn(|| socket.recv(&mut [0; 64]).ok()).count();
+
+        let second = Duration::from_secs(1);
+        let _ = tokio::time::timeout(second * 10, feed(notifier.clone(), second, || ready(true))).await;
+        assert!((9..=11).contains(&signs()));
+        let _ = tokio::time::timeout(second * 10, feed(notifier.clone(), second, pending::<bool>)).await;
+        assert_eq!(signs(), 0);
+        feed(notifier, second, || ready(false)).await;
+        assert_eq!(signs(), 0);
     }
 
     #[test]
