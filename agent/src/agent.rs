@@ -116,7 +116,15 @@ impl Agent {
         let link = match &config.ocpp {
             Some(ocpp) if service => {
                 let audit = audit.clone();
-                let started = trigger::start(reloading.in_force(), ocpp, &keys, handle.clone(), network, audit, uploads);
+                let started = trigger::start(
+                    reloading.in_force(),
+                    ocpp,
+                    &keys,
+                    handle.clone(),
+                    network,
+                    audit,
+                    uploads,
+                );
                 Some(started.map_err(StartError::Link)?)
             }
             _ => None,
@@ -138,7 +146,8 @@ impl Agent {
         if let (Some(ocpp), Some(link)) = (&config.ocpp, &link)
             && let Some(commands) = link.commands()
         {
-            let (config, sources) = (reloading.in_force(), Sources::new(reloading.in_force(), observed.clone()));
+            let (config, sources) =
+                (reloading.in_force(), Sources::new(reloading.in_force(), observed.clone()));
             upload::spawn(upload_requests, config, ocpp, sources, audit.clone(), commands, link.status());
         }
         let (reload, reloads) = reload::channel();

@@ -59,13 +59,14 @@ async fn the_watchdog_is_fed_while_the_agent_makes_progress() {
     let place = tempfile::tempdir().unwrap();
     let manager = manager(place.path());
     let socket = manager.path().to_str().unwrap().to_owned();
-    let rig = Rig::with(|setup| {
-        setup.environment("NOTIFY_SOCKET", &socket).environment("WATCHDOG_USEC", "400000")
-    })
-    .await;
-    let fed = async |count: usize| {
-        wait_until("the watchdog is fed", LONG, async || (manager.count("WATCHDOG=1") >= count).then_some(()))
+    let rig =
+        Rig::with(|setup| setup.environment("NOTIFY_SOCKET", &socket).environment("WATCHDOG_USEC", "400000"))
             .await;
+    let fed = async |count: usize| {
+        wait_until("the watchdog is fed", LONG, async || {
+            (manager.count("WATCHDOG=1") >= count).then_some(())
+        })
+        .await;
     };
     fed(3).await;
     // A server that doesn't answer is no reason to be restarted.
@@ -134,7 +135,9 @@ async fn nothing_is_written_outside_of_state_and_runtime_directory() {
 
 /// `systemd-analyze`, where there is one.
 async fn systemd_analyze(arguments: &[&str]) -> Option<Output> {
-    let path = ["/usr/bin/systemd-analyze", "/bin/systemd-analyze"].into_iter().find(|path| Path::new(path).exists());
+    let path = ["/usr/bin/systemd-analyze", "/bin/systemd-analyze"]
+        .into_iter()
+        .find(|path| Path::new(path).exists());
     let Some(path) = path else {
         eprintln!("there is no systemd-analyze here");
         return None;
@@ -165,7 +168,8 @@ async fn the_scripts_of_the_init_systems_are_sound() {
         assert_eq!(mode & 0o111, 0o111, "{} can be run", script.display());
         let parsed = run(Command::new("busybox").args(["ash", "-n"]).arg(&script), "").await;
         assert_eq!((parsed.code, parsed.stderr.as_str()), (Some(0), ""), "{parsed:?}");
-        let Some(shellcheck) = ["/usr/bin/shellcheck"].into_iter().find(|path| Path::new(path).exists()) else {
+        let Some(shellcheck) = ["/usr/bin/shellcheck"].into_iter().find(|path| Path::new(path).exists())
+        else {
             eprintln!("there is no shellcheck here");
             continue;
         };
@@ -184,13 +188,14 @@ async fn procd_is_told_to_restart_for_ever_and_to_run_it_as_its_own_user() {
     let text = format!(
         "{CALLED} procd_open_instance() {{ called open; }}; procd_close_instance() {{ called close; }}; \
          procd_set_param() {{ called \"$@\"; }}; chown() {{ called chown \"$@\"; }}; \
-         . {}; STATE_DIR={dir}/state RUNTIME_DIR={dir}/run; start_service",
+         . {}; STATE_DIR={dir}/state RUNTIME_DIR={dir}/run PROG=/bin/true; start_service",
         script.display(),
         dir = place.path().display(),
     );
     let ran = run(Command::new("busybox").args(["ash", "-c", &text]), "").await;
     assert_eq!(ran.code, Some(0), "{ran:?}");
-    for line in ["command /usr/bin/ocpp-tunnel run", "user ocpp-tunnel", "respawn 3600 10 0", "no_new_privs 1", "close"] {
+    for line in ["command /bin/true run", "user ocpp-tunnel", "respawn 3600 10 0", "no_new_privs 1", "close"]
+    {
         assert!(ran.stdout.lines().any(|said| said == line), "{line}: {}", ran.stdout);
     }
     assert!(place.path().join("state").is_dir() && place.path().join("run").is_dir());
@@ -296,5 +301,24 @@ async fn busybox_starts_reloads_restarts_and_stops_it() {
     // A mistake is told to who starts it, and nothing runs.
     busybox.agent.drop_in("60.toml", "x = 1\n");
     let refused = busybox.script("start").await;
-    assert!(refused.code == Some(1) && refused.stderr.contains("60.toml:1:1: unknown key `x`"), "{refused:?}");
+    assert!(
+        refused.code == Some(1) && refused.stderr.contains("60.toml:1:1: unknown key `x`"),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn systemds_journal_gets_each_line_once() {
+    use std::os::unix::fs::MetadataExt;
+    let setup = Setup::new().ocpp("mode = 'off'");
+    // Standard error goes there, as it goes to the journal's socket below systemd.
+    let log = setup.directory().join("log");
+    std::fs::write(&log, "").unwrap();
+    let stream = std::fs::metadata(&log).unwrap();
+    let stream = format!("{}:{}", stream.dev(), stream.ino());
+    let agent = Agent::run(setup.environment("JOURNAL_STREAM", &stream)).await;
+    agent.syslog().line_with("agent-started").await;
+    assert_eq!(agent.log(), "");
+    let other = Agent::run(Setup::new().ocpp("mode = 'off'").environment("JOURNAL_STREAM", &stream)).await;
+    assert!(other.log().contains("agent-started"), "its standard error is another one");
 }

@@ -63,5 +63,5 @@ pub use local_service::OwnListeners;
 pub use meter::Meter;
 pub use route::{Peer, Route};
 pub use state::{Plan, Reason, State};
-pub use task::{Notice, Settings, Status, TunnelHandle, Tuning, spawn};
+pub use task::{Notice, Settings, Status, Tuning, TunnelHandle, spawn};
 pub use traffic::Traffic;

@@ -307,7 +307,8 @@ impl Driver {
                 Box::pin(async move { Done::Resolved(resolve(&server, &route).await) })
             }
             Action::Connect(way) => {
-                let dead_after = self.settings.tuning.keepalive_interval * self.settings.tuning.keepalive_max.max(1);
+                let dead_after =
+                    self.settings.tuning.keepalive_interval * self.settings.tuning.keepalive_max.max(1);
                 let (host, route) = (destination.host().clone(), self.tunnel.plan().route.clone());
                 Box::pin(async move { Done::Connected(connect(&host, way, &route, dead_after).await) })
             }

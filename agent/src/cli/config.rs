@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::args::ConfigCommand;
 use super::words::{say, unexpected};
-use super::{OTHER_FILE, load, problem_of};
+use super::{OTHER_FILE, load, no_answer, problem_of};
 use crate::config::Config;
 use crate::control::client::ask;
 use crate::control::protocol::{Answer, Problem, Request};
@@ -48,8 +48,7 @@ fn reload(path: &Path) -> Result<(), Problem> {
         Ok(Answer::Reloaded(reloaded)) => reloaded,
         Ok(Answer::Error(problem)) => return Err(problem),
         Ok(other) => return Err(unexpected(&other)),
-        // A mistake in the files may be why no agent is found there.
-        Err(error) => return Err(load(path).err().unwrap_or_else(|| error.to_problem(&socket))),
+        Err(error) => return Err(no_answer(path, &socket, &error)),
     };
     let Reloaded { applied, next_tunnel, restart } = reloaded;
     if applied.is_empty() && next_tunnel.is_empty() && restart.is_empty() {

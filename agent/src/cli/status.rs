@@ -6,17 +6,19 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::args::Status;
-use super::load;
+use super::no_answer;
 use super::words::{colours, journal_lines, say, unexpected};
 use crate::bytes;
+use crate::config::Config;
 use crate::control::client::ask;
 use crate::control::protocol::{Answer, Problem, Request};
 use crate::exit::Exit;
 
 pub(super) fn main(path: &Path, arguments: Status) -> Result<Exit, Problem> {
-    let config = load(path)?;
-    let socket = config.control_socket();
-    let document = match ask(&socket, &Request::Status).map_err(|error| error.to_problem(&socket))? {
+    // A mistake that came into the files since the agent's start is something that the agent tells of.
+    let socket = Config::control_socket_of(path);
+    let answer = ask(&socket, &Request::Status).map_err(|error| no_answer(path, &socket, &error))?;
+    let document = match answer {
         Answer::Status(document) => document,
         Answer::Error(problem) => return Err(problem),
         other => return Err(unexpected(&other)),

@@ -214,7 +214,8 @@ impl Config {
         let learns = self.ssh.host_key_policy == HostKeyPolicy::AcceptNew;
         if learns && !self.ssh.known_hosts_file.starts_with(&self.state_dir) {
             remarks.push(
-                "ssh.known_hosts_file is not below state_dir: the agent reads it, and can't learn a key".into(),
+                "ssh.known_hosts_file is not below state_dir: the agent reads it, and can't learn a key"
+                    .into(),
             );
         }
         if !self.ssh.identity_file.starts_with(&self.state_dir) {

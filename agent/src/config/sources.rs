@@ -103,7 +103,8 @@ impl Sources {
     /// The mistake, where it was written.
     pub(super) fn error(&self, invalid: Invalid) -> ConfigError {
         let (source, at) = self.find(invalid.start());
-        let (path, text) = source.map_or((Path::new(""), ""), |source| (source.path.as_path(), &*source.text));
+        let (path, text) =
+            source.map_or((Path::new(""), ""), |source| (source.path.as_path(), &*source.text));
         invalid.in_file(path, place(text, at))
     }
 

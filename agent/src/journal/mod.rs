@@ -10,12 +10,14 @@ mod rfc5424;
 pub mod ring;
 mod syslog;
 
+use std::fs::Metadata;
 use std::io::{IsTerminal, Write};
+use std::os::unix::fs::MetadataExt;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-use tracing::{Event, Level, Subscriber};
 use tracing::level_filters::LevelFilter;
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
@@ -51,7 +53,8 @@ static LEVEL: OnceLock<reload::Handle<LevelFilter, Registry>> = OnceLock::new();
 pub fn init(log: &Log, stderr: Stderr) {
     let journal = Journal {
         has_remote: log.remote.is_some(),
-        stderr,
+        // The journal of systemd takes both, and would show each line twice.
+        stderr: if log.syslog.is_some() && stderr_is_journal() { Stderr::Nothing } else { stderr },
         flood: Mutex::default(),
         colour: std::io::stderr().is_terminal()
             && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
@@ -61,6 +64,13 @@ pub fn init(log: &Log, stderr: Stderr) {
         let _ = LEVEL.set(handle);
         set_syslog(log);
     }
+}
+
+/// Does standard error lead to systemd's journal (systemd.exec(5), `JOURNAL_STREAM`)?
+fn stderr_is_journal() -> bool {
+    let is_same = |stream: &str, stderr: Metadata| stream == format!("{}:{}", stderr.dev(), stderr.ino());
+    let stderr = std::fs::metadata("/proc/self/fd/2");
+    std::env::var("JOURNAL_STREAM").is_ok_and(|stream| stderr.is_ok_and(|stderr| is_same(&stream, stderr)))
 }
 
 /// Takes up another level and another syslog.

@@ -43,8 +43,9 @@ impl Place {
         reload: Option<ReloadHandle>,
     ) -> Result<Self, StartError> {
         let path = config.control_socket();
-        let (control, socket) = ControlServer::bind(&path, observed.clone(), supervisor.clone(), reload.clone())
-            .map_err(|error| StartError::Control(path.clone(), error))?;
+        let (control, socket) =
+            ControlServer::bind(&path, observed.clone(), supervisor.clone(), reload.clone())
+                .map_err(|error| StartError::Control(path.clone(), error))?;
         let control = tokio::spawn(control.run()).abort_handle();
         let runtime_dir = config.runtime_dir.clone();
         Ok(Self { runtime_dir, path, instance, socket, control, observed, supervisor, reload, told: false })
@@ -77,9 +78,13 @@ impl Place {
         if !self.instance.is_in_place() {
             self.instance = Instance::acquire(&self.runtime_dir).map_err(StartError::Instance)?;
         }
-        let (control, socket) =
-            ControlServer::bind(&self.path, self.observed.clone(), self.supervisor.clone(), self.reload.clone())
-                .map_err(|error| StartError::Control(self.path.clone(), error))?;
+        let (control, socket) = ControlServer::bind(
+            &self.path,
+            self.observed.clone(),
+            self.supervisor.clone(),
+            self.reload.clone(),
+        )
+        .map_err(|error| StartError::Control(self.path.clone(), error))?;
         self.control.abort();
         self.control = tokio::spawn(control.run()).abort_handle();
         self.socket = socket;

@@ -63,10 +63,8 @@ pub fn enter(config: &Config) -> Sandbox {
 
 fn restrict(config: &Config) -> Result<RulesetStatus, RulesetError> {
     let writing = AccessFs::from_write(NEWEST);
-    let mut ruleset = Ruleset::default()
-        .handle_access(writing | AccessFs::Execute)?
-        .scope(Scope::Signal)?
-        .create()?;
+    let mut ruleset =
+        Ruleset::default().handle_access(writing | AccessFs::Execute)?.scope(Scope::Signal)?.create()?;
     for directory in writable(config) {
         // One that doesn't exist can't be written to either.
         if let Ok(opened) = PathFd::new(directory) {

@@ -40,7 +40,10 @@ fn files_of_config_d_add_keys_and_replace_single_ones_in_the_order_of_their_name
         &format!("state_dir = '/s'\n{MINIMAL}[ssh]\nkeepalive_max = 5\nkeepalive_interval = '10s'\n"),
         &[
             ("20-later.toml", "[ocpp]\nidentity = 'CP020'\n"),
-            ("10-first.toml", &format!("[ocpp]\nidentity = 'CP010'\nmodel = 'first'\n[ssh]\nkeepalive_max = 7\n{script}")),
+            (
+                "10-first.toml",
+                &format!("[ocpp]\nidentity = 'CP010'\nmodel = 'first'\n[ssh]\nkeepalive_max = 7\n{script}"),
+            ),
             (".hidden.toml", "nonsense"),
             ("readme.txt", "nonsense"),
         ],
@@ -60,19 +63,30 @@ fn a_mistake_is_told_of_in_the_file_that_holds_it() {
     let good = "[policy]\nmax_duration = '1h'\n";
     for (other, expected) in [
         ("x = 1", "config.d/50-bad.toml:1:1: unknown key `x`"),
-        ("[ocpp]\n\nidentity = 7", "config.d/50-bad.toml:3:12: invalid type: integer `7`, expected a string; write it in quotes"),
+        (
+            "[ocpp]\n\nidentity = 7",
+            "config.d/50-bad.toml:3:12: invalid type: integer `7`, expected a string; write it in quotes",
+        ),
         ("[ocpp]\nidentity = \"a", "config.d/50-bad.toml:2:"),
         ("[ssh]\nbackoff_minimum = '1h'", "config.d/50-bad.toml:2:19: ssh.backoff_minimum \"1h\" is above"),
-        ("[policy]\n  allow_destinations = ['a@b', 'a b']", "config.d/50-bad.toml:2:32: policy.allow_destinations \"a b\""),
+        (
+            "[policy]\n  allow_destinations = ['a@b', 'a b']",
+            "config.d/50-bad.toml:2:32: policy.allow_destinations \"a b\"",
+        ),
         ("ssh = 3", "config.d/50-bad.toml:1:7: invalid type: integer `3`, expected a section"),
         ("[[script]]\nkey = 'K'", "config.d/50-bad.toml:1:1: missing field `remote`; add it"),
     ] {
-        let files = Files::new(MINIMAL, &[("10-good.toml", good), ("50-bad.toml", other), ("60-good.toml", good)]);
+        let files =
+            Files::new(MINIMAL, &[("10-good.toml", good), ("50-bad.toml", other), ("60-good.toml", good)]);
         assert!(files.error().starts_with(expected), "{}", files.error());
     }
     // What the main file holds is told of there, although others were read after it.
     let files = Files::new("[ocpp]\nmode = 'of'", &[("10-good.toml", good)]);
-    assert!(files.error().starts_with("config.toml:2:8: ocpp.mode \"of\" doesn't exist"), "{}", files.error());
+    assert!(
+        files.error().starts_with("config.toml:2:8: ocpp.mode \"of\" doesn't exist"),
+        "{}",
+        files.error()
+    );
 }
 
 #[test]
@@ -84,7 +98,8 @@ fn config_d_has_bounds() {
     assert_eq!(files.error(), "config.d: has more than 32 files; put some of them together");
     let long = format!("#{}\n", "x".repeat(200 * 1024));
     let files = Files::new(&format!("{long}{MINIMAL}"), &[("1.toml", &long)]);
-    let expected = "config.d/1.toml: is longer than 262144 bytes, together with the files before it; shorten it";
+    let expected =
+        "config.d/1.toml: is longer than 262144 bytes, together with the files before it; shorten it";
     assert_eq!(files.error(), expected);
     let files = Files::new(MINIMAL, &[]);
     fs::remove_dir(files.others()).unwrap();

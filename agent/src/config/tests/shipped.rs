@@ -57,7 +57,11 @@ fn the_shipped_file_shows_every_default() {
     let defaults: String = every_key()
         .lines()
         .filter(|line| !examples.iter().any(|example| example == line))
-        .map(|line| if line.starts_with("mode = ") { "mode = 'off'\n".to_owned() } else { format!("{line}\n") })
+        .map(
+            |line| {
+                if line.starts_with("mode = ") { "mode = 'off'\n".to_owned() } else { format!("{line}\n") }
+            },
+        )
         .collect();
     let (written, none) = (parse(&defaults).unwrap(), parse("ocpp.mode = 'off'").unwrap());
     assert_eq!(none.differences(&written), [""; 0]);
