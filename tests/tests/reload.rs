@@ -163,6 +163,26 @@ async fn a_new_pin_holds_for_the_next_connection_of_a_tunnel_that_is_up() {
 }
 
 #[tokio::test]
+async fn a_new_cap_and_a_new_disable_file_hold_for_what_is_open() {
+    let mut rig = Rig::start().await;
+    rig.open(1).await;
+    assert!(rig.echoes().await);
+    rig.agent.drop_in("50.toml", "[policy]\nmonthly_bytes = 1\n");
+    assert_eq!(rig.agent.cli(&["config", "reload"]).await.code, Some(0));
+    assert_eq!(rig.agent.tunnel_ends("1").await.as_deref(), Some("data-cap"));
+    assert_eq!(rig.csms.change("InvokeCustomScript1", &rig.sshd.destination()).await, "Rejected");
+
+    rig.agent.drop_in("50.toml", "");
+    assert_eq!(rig.agent.cli(&["config", "reload"]).await.code, Some(0));
+    rig.open(1).await;
+    let disabled = rig.agent.directory().join("off");
+    std::fs::write(&disabled, "").unwrap();
+    rig.agent.drop_in("50.toml", &format!("[policy]\ndisable_file = '{}'\n", disabled.display()));
+    assert_eq!(rig.agent.cli(&["config", "reload"]).await.code, Some(0));
+    assert_eq!(rig.agent.tunnel_ends("1").await.as_deref(), Some("policy"));
+}
+
+#[tokio::test]
 async fn where_files_may_be_uploaded_changes_at_once() {
     let mut rig = Rig::start().await;
     rig.agent.drop_in("50.toml", "[policy]\nallow_uploads = ['http://logs.example.com']\n");

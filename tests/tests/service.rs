@@ -208,6 +208,25 @@ async fn procd_is_told_to_restart_for_ever_and_to_run_it_as_its_own_user() {
     assert!(shown.contains("state_dir = \"/etc/ocpp-tunnel/state\""), "{text}\n{shown}");
 }
 
+#[tokio::test]
+async fn openrc_checks_the_configuration_before_it_starts_anything() {
+    let script = files().join("openrc/ocpp-tunnel");
+    let text = format!(
+        "{CALLED} checkpath() {{ called checkpath \"$@\"; }}; ebegin() {{ called begin; }}; eend() {{ called end \"$@\"; }}; \
+         . {}; tool() {{ called tool \"$@\" >&2; }}; command=tool; start_pre && reload; \
+         tool() {{ return 78; }}; start_pre || called refused; reload",
+        script.display()
+    );
+    let ran = run(Command::new("busybox").args(["ash", "-c", &text]), "").await;
+    let directories = "checkpath --directory --mode 0750 --owner ocpp-tunnel:ocpp-tunnel /var/lib/ocpp-tunnel /run/ocpp-tunnel";
+    assert_eq!(
+        ran.stdout.lines().collect::<Vec<_>>(),
+        [directories, "begin", "end 0", directories, "refused", "begin", "end 78"],
+        "{ran:?}"
+    );
+    assert_eq!(ran.stderr, "tool config check\ntool config reload\n");
+}
+
 /// The BusyBox script with the test's agent, run by BusyBox's own shell and tools.
 struct BusyBox {
     agent: Agent,
