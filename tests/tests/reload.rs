@@ -63,7 +63,7 @@ async fn a_tightened_policy_closes_what_it_forbids_and_drops_nothing_else() {
     let left = chrono::DateTime::parse_from_rfc3339(&expires).unwrap().to_utc() - chrono::Utc::now();
     assert!((25..=30).contains(&left.num_minutes()), "{left}");
 
-    let record = rig.agent.record("configuration-changed").await;
+    let record = rig.agent.record("configuration-reloaded").await;
     assert_eq!((&record["key"], &record["effect"]), (&"policy.max_duration".into(), &"at-once".into()));
     assert_eq!(record["source"]["kind"], "local", "{record}");
     let why = rig.agent.records(&["--type", "tunnel-close-requested"]).await.pop().unwrap();
@@ -144,7 +144,7 @@ async fn sighup_moves_the_log_and_changes_its_level_without_a_restart() {
     assert_eq!(rig.agent.syslog().count("configuration-reloaded"), 0);
     rig.agent.cli(&["open", &rig.sshd.destination(), "--wait"]).await;
     another.line_with("tunnel-up").await;
-    assert_eq!(rig.agent.record("configuration-changed").await["source"]["kind"], "configuration");
+    assert_eq!(rig.agent.record("configuration-reloaded").await["source"]["kind"], "configuration");
 }
 
 #[tokio::test]

@@ -1,4 +1,9 @@
 //! The agent as a service: what a service manager is told, how it ends, what it can't do, and the files that start it.
+#![allow(
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "helpers outside of test functions; what is left out for want of a tool is said"
+)]
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
