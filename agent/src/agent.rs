@@ -9,20 +9,24 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use reverse_tunnel::identity::IdentityError;
 use reverse_tunnel::{Clock, DeviceKeys, Events, HostKeyPolicy, HostKeys, Meter, OwnListeners, Settings};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Interval, interval_at};
 
 use crate::audit::{self, Audit, Before, Ended, Kind, Outcome, Record, Source};
 use crate::clock;
 use crate::config::Config;
 use crate::control::document::Observed;
+use crate::control::protocol::Problem;
 use crate::exit::Exit;
 use crate::journal::{self, RemoteLog};
 use crate::limits::{DESCRIPTORS, PLACE_INTERVAL};
 use crate::network;
 use crate::proxy::ProxyFileError;
+use crate::reload::{self, Reloaded, Reloading};
 use crate::service::instance::{Instance, InstanceError, make_directory};
+use crate::service::notify::{Notifier, Reporter};
 use crate::service::place::Place;
+use crate::service::sandbox::Sandbox;
 use crate::supervisor::{Supervisor, SupervisorHandle};
 use crate::trigger::{self, LinkError, OcppLink};
 use crate::upload::{self, Sources};
@@ -48,6 +52,13 @@ pub struct Agent {
     audit: Audit,
     writer: audit::Writer,
     remote_log: Option<RemoteLog>,
+    reloading: Reloading,
+    /// None comes to an agent of one tunnel.
+    reloads: mpsc::Receiver<reload::Request>,
+    /// Asks the service to reload; ends an agent of one tunnel with its terminal.
+    hangup: Option<Signal>,
+    notifier: Notifier,
+    reporter: Reporter,
     look: Interval,
     terminate: Signal,
     interrupt: Signal,
@@ -77,21 +88,25 @@ impl Agent {
     ///
     /// # Errors
     /// See [`StartError`].
-    pub fn start(config: &Config, purpose: Purpose) -> Result<Self, StartError> {
+    pub fn start(config: &Config, sandbox: Sandbox, purpose: Purpose) -> Result<Self, StartError> {
         let instance = Instance::acquire(&config.runtime_dir).map_err(StartError::Instance)?;
         raise_descriptor_limit();
         // Before anything can end us: who asks us to stop is always heard.
         let terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
         let interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
+        let service = purpose == Purpose::Service;
+        let hangup = service.then(|| signal(SignalKind::hangup())).transpose();
+        let hangup = hangup.map_err(StartError::Signals)?;
+        let notifier = if service { Notifier::from_environment() } else { Notifier::default() };
         let remote_log = journal::start_remote(&config.log);
         let keys = Arc::new(device_keys(config)?);
         let (audit, writer, before) =
             Audit::start(audit::directory(&config.state_dir), config.log.audit_bytes);
         record_start(&audit, purpose, before);
-        let service = purpose == Purpose::Service;
+        let reloading = Reloading::new(config, audit.clone());
         let file = service.then(|| WantedFile::in_directory(&config.runtime_dir));
         let network = network::watch();
-        let settings = tunnel_settings(config, keys.clone(), network.clone());
+        let settings = tunnel_settings(config, keys.clone(), reloading.host_keys(), network.clone());
         let own_listeners = settings.own_listeners.clone();
         let way_out = WayOut::new(&config.ssh).map_err(StartError::WayOut)?;
         let usage = Usage::open(&config.state_dir, config.policy.monthly_bytes, settings.meter.clone());
@@ -102,7 +117,15 @@ impl Agent {
         let link = match &config.ocpp {
             Some(ocpp) if service => {
                 let audit = audit.clone();
-                let started = trigger::start(config, ocpp, &keys, handle.clone(), network, audit, uploads);
+                let started = trigger::start(
+                    reloading.in_force(),
+                    ocpp,
+                    &keys,
+                    handle.clone(),
+                    network,
+                    audit,
+                    uploads,
+                );
                 Some(started.map_err(StartError::Link)?)
             }
             _ => None,
@@ -118,6 +141,8 @@ impl Agent {
         let observed = Observed {
             started: Instant::now().into_std(),
             mode,
+            configuration: reloading.view(),
+            sandbox,
             ocpp: link.as_ref().map(OcppLink::status),
             security: link.as_ref().map(OcppLink::security),
             reports: link.as_ref().and_then(OcppLink::reports),
@@ -132,16 +157,36 @@ impl Agent {
             && ocpp.bridge.is_none()
             && let Some(commands) = link.commands()
         {
-            let sources = Sources::new(config, observed.clone());
+            let (config, sources) =
+                (reloading.in_force(), Sources::new(reloading.in_force(), observed.clone()));
             upload::spawn(upload_requests, config, ocpp, sources, audit.clone(), commands, link.status());
         }
-        let place = Place::take(config, instance, observed, handle.clone())?;
+        let (reload, reloads) = reload::channel();
+        let reload = service.then_some(reload);
+        let place = Place::take(config, instance, observed, handle.clone(), reload)?;
         tokio::spawn(supervisor.run());
         let version = env!("CARGO_PKG_VERSION");
         let key = keys.to_authorise().borrow().fingerprint();
         tracing::info!(version, key, "agent-started");
         let look = interval_at(Instant::now() + PLACE_INTERVAL, PLACE_INTERVAL);
-        Ok(Self { supervisor: handle, link, place, audit, writer, remote_log, look, terminate, interrupt })
+        notifier.ready();
+        let reporter = notifier.report(&handle, link.as_ref().map(OcppLink::status));
+        Ok(Self {
+            supervisor: handle,
+            link,
+            place,
+            audit,
+            writer,
+            remote_log,
+            reloading,
+            reloads,
+            hangup,
+            notifier,
+            reporter,
+            look,
+            terminate,
+            interrupt,
+        })
     }
 
     /// The way to its supervisor.
@@ -150,12 +195,20 @@ impl Agent {
         &self.supervisor
     }
 
-    /// Waits until somebody wants it to stop: SIGTERM or SIGINT. Meanwhile it looks after its place in `runtime_dir`.
+    /// Waits until somebody wants it to stop: SIGTERM or SIGINT. Meanwhile it looks after its place in `runtime_dir`, and the
+    /// service reloads its configuration.
     pub async fn asked_to_stop(&mut self) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
+                () = hung_up(&mut self.hangup) => {
+                    // What is wrong is in the log and in `status`.
+                    let _ = self.reload(Source::Configuration).await;
+                }
+                Some((source, answer)) = self.reloads.recv() => {
+                    let _ = answer.send(self.reload(source).await);
+                }
                 _ = self.look.tick() => if self.place.look_after() {
                     self.supervisor.keep();
                 },
@@ -163,9 +216,18 @@ impl Agent {
         }
     }
 
+    async fn reload(&self, source: Source) -> Result<Reloaded, Problem> {
+        self.notifier.reloading();
+        let reloaded = self.reloading.reload(source, &self.supervisor).await;
+        self.notifier.ready();
+        reloaded
+    }
+
     /// Closes every tunnel and the link.
     pub async fn stop(self) {
         tracing::info!("agent-stopping");
+        drop(self.reporter);
+        self.notifier.stopping();
         let unlink = async {
             if let Some(link) = self.link {
                 link.stop().await;
@@ -179,6 +241,13 @@ impl Agent {
         if let Some(remote_log) = self.remote_log {
             remote_log.stop().await;
         }
+    }
+}
+
+async fn hung_up(hangup: &mut Option<Signal>) {
+    match hangup {
+        Some(hangup) => drop(hangup.recv().await),
+        None => std::future::pending().await,
     }
 }
 
@@ -256,18 +325,16 @@ pub fn host_keys_by(config: &Config, policy: HostKeyPolicy) -> HostKeys {
     HostKeys::new(ssh.host_keys.clone(), ssh.known_hosts_file.clone(), policy, clock)
 }
 
-fn tunnel_settings(config: &Config, keys: Arc<DeviceKeys>, network: watch::Receiver<()>) -> Settings {
-    let ssh = &config.ssh;
+fn tunnel_settings(
+    config: &Config,
+    keys: Arc<DeviceKeys>,
+    host_keys: watch::Receiver<Arc<HostKeys>>,
+    network: watch::Receiver<()>,
+) -> Settings {
     Settings {
         keys,
-        host_keys: Arc::new(host_keys(config)),
-        keepalive_interval: ssh.keepalive_interval,
-        keepalive_max: ssh.keepalive_max,
-        backoff_minimum: ssh.backoff_minimum,
-        backoff_maximum: ssh.backoff_maximum,
-        idle_timeout: config.policy.idle_timeout,
-        max_connections: config.policy.max_connections,
-        buffer_bytes: config.policy.buffer_bytes,
+        host_keys,
+        tuning: config.tuning(),
         meter: Arc::new(Meter::default()),
         own_listeners: OwnListeners::default(),
         network,

@@ -3,7 +3,7 @@
 //! # Layout
 //! - [`cli`]: one file a command; [`exit`]: their exit codes; [`advice`]: the cure for each failure.
 //! - [`check`]: each step to a published port, looked at.
-//! - [`config`]: the TOML file as validated types.
+//! - [`config`]: the TOML files as validated types; [`reload`]: how they change under a running agent.
 //! - [`policy`]: may this be opened?
 //! - [`supervisor`]: the one owner of all tunnels; [`wanted`]: what survives its restart.
 //! - [`usage`]: what the tunnels have carried this month, and the cap on it; [`bytes`]: amounts of data in words.
@@ -14,7 +14,7 @@
 //! - [`way_out`]: a server's other ports, the proxy; [`network`]: tells when the network has come back.
 //! - [`control`]: the socket between the command line and the agent.
 //! - [`agent`]: a whole agent, from configuration to shutdown.
-//! - [`service`]: single instance, privileges.
+//! - [`service`]: single instance, privileges, sandbox, what a service manager is told.
 //! - [`journal`]: the log, to stderr, syslog and memory; [`audit`]: the records of what was done.
 #![forbid(unsafe_code)]
 
@@ -38,6 +38,7 @@ pub mod link_security;
 pub mod network;
 pub mod policy;
 pub mod proxy;
+pub mod reload;
 pub mod report;
 pub mod service;
 pub mod supervisor;

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-/// Bytes of a configuration file that are read: a hundred times a generous one.
+/// Bytes of all configuration files together that are read: a hundred times a generous one.
 pub const CONFIG_BYTES: u64 = 256 * 1024;
+/// Files in `config.d`: one for each hand that a device passes through, and some more.
+pub const CONFIG_FILES: usize = 32;
 /// Bytes of a secret's or certificate's file that are read: a chain of ten certificates.
 pub const SECRET_BYTES: u64 = 64 * 1024;
 /// Bytes of an identity file: an OCPP identity has at most 48 characters in practice, and a newline.
@@ -143,6 +145,13 @@ pub const LOCK_ATTEMPTS: usize = 5;
 pub const BACKGROUND_REQUEST: Duration = Duration::from_secs(3);
 /// How long SIGTERM may take: systemd and procd kill after that or a little more.
 pub const SHUTDOWN: Duration = Duration::from_secs(5);
+
+/// How long a message to the service manager may wait until that takes it.
+pub const NOTIFY_TIMEOUT: Duration = Duration::from_secs(1);
+/// Reloads that wait for the one that is under way.
+pub const RELOADS: usize = 4;
+/// How long the command line waits for a reload: the files, and a message to each tunnel.
+pub const RELOAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bytes of a syslog line with its header: BusyBox may read only 256.
 pub const SYSLOG_LINE_BYTES: usize = 199;

@@ -4,6 +4,7 @@
 //! second by what the network does. A tunnel that ends by itself is no longer wanted.
 
 mod handle;
+mod reconfigure;
 mod words;
 
 use std::collections::BTreeMap;
@@ -17,7 +18,7 @@ use tokio::task::JoinHandle;
 pub use self::handle::SupervisorHandle;
 pub use self::words::{OpenRequest, Origin, Source, TunnelId, View, What};
 use crate::audit::{self, Audit, Kind, Outcome, Record, TunnelAudit};
-use crate::config::Slot;
+use crate::config::{Config, Slot};
 use crate::happening::{Happened, Happenings};
 use crate::limits::{AD_HOC_TUNNELS, CLOSED_SHOWN, DISABLE_FILE_INTERVAL, SHUTDOWN, SUPERVISOR_COMMANDS};
 use crate::policy::{Policy, Rate, Refusal};
@@ -31,6 +32,8 @@ enum Command {
     Refuse { slot: u8, refusal: Refusal, source: Source },
     Close { id: Option<TunnelId>, reason: Reason, source: Source, closed: oneshot::Sender<Vec<TunnelId>> },
     Keep,
+    Reconfigure { config: Arc<Config>, way_out: WayOut, done: oneshot::Sender<()> },
+    Answer(oneshot::Sender<()>),
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -127,6 +130,16 @@ impl Supervisor {
                         let _ = closed.send(were_open);
                     }
                     Some(Command::Keep) => self.save(),
+                    Some(Command::Reconfigure { config, way_out, done }) => {
+                        self.reconfigure(&config, way_out);
+                        self.publish();
+                        let _ = done.send(());
+                    }
+                    Some(Command::Answer(answer)) => {
+                        let _ = answer.send(());
+                        // Nothing has changed.
+                        continue;
+                    }
                     Some(Command::Shutdown(done)) => {
                         self.shut_down().await;
                         let _ = done.send(());

@@ -72,7 +72,7 @@ pub enum LinkError {
 /// # Errors
 /// A secret or certificate that the configuration names can't be used; the bridge can't listen.
 pub fn start(
-    config: &Config,
+    in_force: watch::Receiver<Arc<Config>>,
     ocpp: &Arc<Ocpp>,
     keys: &DeviceKeys,
     supervisor: SupervisorHandle,
@@ -80,6 +80,7 @@ pub fn start(
     audit: Audit,
     uploads: Uploads,
 ) -> Result<OcppLink, LinkError> {
+    let config = in_force.borrow().clone();
     let (security, profile) =
         LinkSecurity::open(ocpp.clone(), &config.state_dir).map_err(LinkError::Security)?;
     let mut kept = KeptConfiguration::open(&config.state_dir);
@@ -90,8 +91,8 @@ pub fn start(
     let settings = endpoint::link_settings(ocpp, profile, network)?;
     let ends = Ends { events: event_sender, commands: command_receiver, status: status_sender };
     let Endpoint { task: link, controllers, listens } = match &ocpp.bridge {
-        None => endpoint::charge_point(config, ocpp, settings, &mut kept, ends)?,
-        Some(bridge) => endpoint::bridge(config, ocpp, bridge, settings, ends)?,
+        None => endpoint::charge_point(&config, ocpp, settings, &mut kept, ends)?,
+        Some(bridge) => endpoint::bridge(&config, ocpp, bridge, settings, ends)?,
     };
     let view = security.view();
     let (reports_sender, reports) = watch::channel(ReportsView::default());
@@ -108,8 +109,9 @@ pub fn start(
         supervisor,
         audit,
         uploads,
-        protocols: ocpp.bridge.is_none().then(|| upload::protocols(&config.policy.allow_uploads)),
+        tells_protocols: ocpp.bridge.is_none(),
         has_credentials: endpoint::has_credentials(ocpp),
+        config: in_force,
         commands: commands.clone(),
         kept,
         reporting,
@@ -187,10 +189,12 @@ struct Trigger {
     supervisor: SupervisorHandle,
     audit: Audit,
     uploads: Uploads,
-    /// The value of [`PROTOCOLS_KEY`], where that is ours to tell.
-    protocols: Option<String>,
+    /// The value of [`PROTOCOLS_KEY`] is ours to tell.
+    tells_protocols: bool,
     /// The link's credentials are ours, and not a controller's.
     has_credentials: bool,
+    /// For the value of [`PROTOCOLS_KEY`], which a reload may change.
+    config: watch::Receiver<Arc<Config>>,
     commands: mpsc::Sender<Command>,
     kept: KeptConfiguration,
     reporting: Reporting,
@@ -212,9 +216,7 @@ impl Trigger {
 
     async fn serve(&mut self, events: &mut mpsc::Receiver<Event>, stopped: &mut mpsc::Receiver<()>) {
         let mut views = self.supervisor.views();
-        if let Some(protocols) = self.protocols.take() {
-            self.show(PROTOCOLS_KEY, Some(protocols)).await;
-        }
+        self.show_protocols().await;
         self.show_client_key().await;
         self.carry_on_security().await;
         self.look(&mut views).await;
@@ -269,6 +271,7 @@ impl Trigger {
                     self.look(&mut views).await;
                     self.reporting.new_key(&self.to_authorise.borrow().fingerprint());
                 }
+                Ok(()) = self.config.changed() => self.show_protocols().await,
                 () = self.reporting.wait() => {}
                 () = until(self.kept.due()) => self.kept.write_if_due(now()),
                 _ = stopped.recv() => return,
@@ -295,6 +298,14 @@ impl Trigger {
         let views = views.borrow_and_update().clone();
         self.show_slots(&views).await;
         self.reporting.observe(&views);
+    }
+
+    async fn show_protocols(&mut self) {
+        if !self.tells_protocols {
+            return;
+        }
+        let protocols = upload::protocols(&self.config.borrow_and_update().policy.allow_uploads);
+        self.show(PROTOCOLS_KEY, Some(protocols)).await;
     }
 
     /// While the device changes its key this is the new one: servers know the other one already.

@@ -34,6 +34,7 @@ pub struct Setup {
     scripts: Vec<String>,
     log: Vec<String>,
     log_level: String,
+    environment: Vec<(String, String)>,
 }
 
 impl Setup {
@@ -61,6 +62,7 @@ impl Setup {
             scripts: Vec::new(),
             log: Vec::new(),
             log_level: "debug".into(),
+            environment: Vec::new(),
         };
         setup.binary(&binary)
     }
@@ -212,6 +214,13 @@ impl Setup {
         path.display().to_string()
     }
 
+    /// Starts the agent with this environment variable; commands don't get it.
+    #[must_use]
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// The directory that everything of this agent is in.
     pub fn directory(&self) -> &Path {
         self.dir.path()
@@ -273,6 +282,7 @@ impl Agent {
     pub async fn start(&mut self) {
         let mut command = self.command(&["run"]);
         command.stdin(Stdio::null()).stdout(Stdio::null());
+        command.envs(self.setup.environment.iter().map(|(name, value)| (name, value)));
         let mut daemon = Daemon::start(&mut command, &self.setup.directory().join("log"));
         wait_until("the agent takes commands", LONG, async || {
             assert!(daemon.is_running(), "the agent has ended:\n{}", daemon.log());
@@ -461,6 +471,18 @@ impl Agent {
         let output = self.cli(&["keys", "show", "--authorized-keys"]).await;
         assert_eq!(output.code, Some(0), "keys show: {output:?}");
         output.stdout
+    }
+
+    /// Writes a file of `config.d`; a running agent doesn't notice.
+    pub fn drop_in(&self, name: &str, text: &str) {
+        let directory = self.config_path().with_file_name("config.d");
+        std::fs::create_dir_all(&directory).expect("it can be made");
+        std::fs::write(directory.join(name), text).expect("it can be written");
+    }
+
+    /// Sends the running agent a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.daemon.as_ref().expect("the agent runs").signal(signal);
     }
 
     /// Ends the agent as a service manager does.

@@ -66,5 +66,5 @@ pub use meter::Meter;
 pub use probe::Probe;
 pub use route::{Peer, Route};
 pub use state::{Plan, Reason, State};
-pub use task::{Notice, Settings, Status, TunnelHandle, spawn};
+pub use task::{Notice, Settings, Status, Tuning, TunnelHandle, spawn};
 pub use traffic::Traffic;

@@ -32,8 +32,23 @@ use crate::traffic::Traffic;
 pub struct Settings {
     /// Whom the servers know us as.
     pub keys: Arc<DeviceKeys>,
-    /// Which servers we trust.
-    pub host_keys: Arc<HostKeys>,
+    /// Which servers we trust; each connection takes what there is when it begins.
+    pub host_keys: watch::Receiver<Arc<HostKeys>>,
+    /// Intervals and bounds; a tunnel keeps those that it began with.
+    pub tuning: Tuning,
+    /// Shows what all tunnels with these settings carry.
+    pub meter: Arc<Meter>,
+    /// Where this process listens itself, and no forward leads to.
+    pub own_listeners: OwnListeners,
+    /// Tells when the network has come back, so that nobody waits for nothing; not more often than a try may be made.
+    pub network: watch::Receiver<()>,
+    /// Hears of forwarded connections and of keys.
+    pub events: Events,
+}
+
+/// Intervals and bounds of a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuning {
     /// Silence after which the server is asked for a sign of life.
     pub keepalive_interval: Duration,
     /// So many intervals of silence make a dead peer; at least 1.
@@ -50,14 +65,6 @@ pub struct Settings {
     ///
     /// [`LEAST_BUFFER_BYTES`]: crate::limits::LEAST_BUFFER_BYTES
     pub buffer_bytes: usize,
-    /// Shows what all tunnels with these settings carry.
-    pub meter: Arc<Meter>,
-    /// Where this process listens itself, and no forward leads to.
-    pub own_listeners: OwnListeners,
-    /// Tells when the network has come back, so that nobody waits for nothing; not more often than a try may be made.
-    pub network: watch::Receiver<()>,
-    /// Hears of forwarded connections and of keys.
-    pub events: Events,
 }
 
 /// What is known of a tunnel at a moment.
@@ -187,22 +194,23 @@ impl Driver {
         predecessor: Option<JoinHandle<()>>,
         observer: Box<dyn FnMut(Notice<'_>) + Send>,
     ) -> Self {
+        let tuning = settings.tuning;
         let session_settings = Arc::new(SessionSettings {
             destination: plan.destination.clone(),
-            host_keys: settings.host_keys.clone(),
-            keepalive_interval: settings.keepalive_interval,
-            keepalive_max: settings.keepalive_max,
-            max_connections: settings.max_connections,
-            buffer_bytes: settings.buffer_bytes.max(LEAST_BUFFER_BYTES),
+            host_keys: settings.host_keys.borrow().clone(),
+            keepalive_interval: tuning.keepalive_interval,
+            keepalive_max: tuning.keepalive_max,
+            max_connections: tuning.max_connections,
+            buffer_bytes: tuning.buffer_bytes.max(LEAST_BUFFER_BYTES),
             own_listeners: settings.own_listeners.clone(),
             traffic: traffic.clone(),
             events: settings.events.clone(),
         });
         let timing = Timing {
-            backoff_minimum: settings.backoff_minimum,
-            backoff_maximum: settings.backoff_maximum,
-            dead_after: settings.keepalive_interval * settings.keepalive_max.max(1),
-            idle_timeout: settings.idle_timeout,
+            backoff_minimum: tuning.backoff_minimum,
+            backoff_maximum: tuning.backoff_maximum,
+            dead_after: tuning.keepalive_interval * tuning.keepalive_max.max(1),
+            idle_timeout: tuning.idle_timeout,
         };
         let tunnel = Tunnel::new(plan, timing, fastrand::Rng::new(), Instant::now());
         let mut network = settings.network.clone();
@@ -299,13 +307,16 @@ impl Driver {
                 Box::pin(async move { Done::Resolved(resolve(&server, &route).await) })
             }
             Action::Connect(way) => {
-                let dead_after = self.settings.keepalive_interval * self.settings.keepalive_max.max(1);
+                let dead_after =
+                    self.settings.tuning.keepalive_interval * self.settings.tuning.keepalive_max.max(1);
                 let (host, route) = (destination.host().clone(), self.tunnel.plan().route.clone());
                 Box::pin(async move { Done::Connected(connect(&host, way, &route, dead_after).await) })
             }
             Action::Verify => {
                 let Some(connection) = self.connection.take() else { return };
-                let settings = self.session_settings.clone();
+                // Whom to trust may have changed since the last connection.
+                let host_keys = self.settings.host_keys.borrow().clone();
+                let settings = Arc::new(SessionSettings { host_keys, ..(*self.session_settings).clone() });
                 Box::pin(async move { Done::Verified(Session::verify(connection, settings).await) })
             }
             Action::Authenticate => {

@@ -103,6 +103,10 @@ kinds! {
     /// The CSMS changed what the OCPP link proves itself with, or wanted to. Not one of the above: a flood of those must not
     /// hide it.
     LinkSecurityChanged = 402, "link-security-changed", ConfigurationChange;
+    /// A reload changed a configuration key. Not one of those of the CSMS either.
+    ConfigurationReloaded = 403, "configuration-reloaded", ConfigurationChange;
+    /// The configuration files have a mistake: a reload changed nothing.
+    ConfigurationInvalid = 404, "configuration-invalid", ConfigurationChange;
     /// The agent has started.
     AgentStarted = 501, "agent-started", System;
     /// The agent has stopped in good order.

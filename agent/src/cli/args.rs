@@ -45,7 +45,7 @@ pub(super) enum Command {
     /// Look at each step to the server and the CSMS: what fails, and what to do about it. Changes nothing
     #[command(after_help = CHECK_EXAMPLES)]
     Check(Check),
-    /// Check or show the configuration
+    /// Check, show or reload the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
 }
@@ -241,6 +241,8 @@ pub(super) enum ConfigCommand {
     Check,
     /// Print the configuration with all defaults and without secrets
     Show,
+    /// Have the running agent read its configuration again; exits 78 if that has a mistake, and changes nothing then
+    Reload,
 }
 
 /// At least a second: a tunnel that ends at once helps nobody.

@@ -1,24 +1,54 @@
-//! `ocpp-tunnel config`: the configuration, checked or shown.
+//! `ocpp-tunnel config`: the configuration, checked, shown or read again.
 
 use std::path::Path;
 
 use super::args::ConfigCommand;
-use super::load;
-use super::words::say;
+use super::words::{say, unexpected};
+use super::{load, no_answer};
 use crate::check::configuration::examine;
-use crate::control::protocol::Problem;
+use crate::config::Config;
+use crate::control::client::ask;
+use crate::control::protocol::{Answer, Problem, Request};
 use crate::exit::Exit;
+use crate::reload::Reloaded;
 
 pub(super) fn main(path: &Path, command: ConfigCommand) -> Result<Exit, Problem> {
     match command {
+        ConfigCommand::Reload => reload(path)?,
         ConfigCommand::Show => say(load(path)?.to_toml().trim_end()),
         ConfigCommand::Check => {
-            let remarks = examine(path)?;
-            say(&format!("{}: ok", path.display()));
+            let (files, remarks) = examine(path)?;
+            for file in files {
+                say(&format!("{}: ok", file.display()));
+            }
             for line in remarks {
                 say(&format!("  {line}"));
             }
         }
     }
     Ok(Exit::Ok)
+}
+
+fn reload(path: &Path) -> Result<(), Problem> {
+    let socket = Config::control_socket_of(path);
+    let reloaded = match ask(&socket, &Request::Reload) {
+        Ok(Answer::Reloaded(reloaded)) => reloaded,
+        Ok(Answer::Error(problem)) => return Err(problem),
+        Ok(other) => return Err(unexpected(&other)),
+        Err(error) => return Err(no_answer(path, &socket, &error)),
+    };
+    let Reloaded { applied, next_tunnel, restart } = reloaded;
+    if applied.is_empty() && next_tunnel.is_empty() && restart.is_empty() {
+        say("nothing has changed");
+    }
+    for (keys, what) in [
+        (applied, "in force"),
+        (next_tunnel, "in force for tunnels that are opened from now on"),
+        (restart, "waits for a restart"),
+    ] {
+        for key in keys {
+            say(&format!("{key}: {what}"));
+        }
+    }
+    Ok(())
 }

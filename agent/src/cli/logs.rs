@@ -3,17 +3,18 @@
 use std::path::Path;
 
 use super::args::Logs;
-use super::load;
+use super::no_answer;
 use super::words::{journal_lines, remark, say_or_end, unexpected};
+use crate::config::Config;
 use crate::control::client::{Answers, ClientError};
 use crate::control::protocol::{Answer, Problem, Request};
 use crate::exit::Exit;
 use crate::limits::CONTROL_ANSWER_TIMEOUT;
 
 pub(super) fn main(path: &Path, Logs { follow, lines }: Logs) -> Result<Exit, Problem> {
-    let config = load(path)?;
-    let socket = config.control_socket();
-    let problem = |error: ClientError| error.to_problem(&socket);
+    // The log is where a mistake that came into the files since the agent's start is told of.
+    let socket = Config::control_socket_of(path);
+    let problem = |error: ClientError| no_answer(path, &socket, &error);
     let mut answers = Answers::to(&socket, &Request::Logs { follow, lines }).map_err(problem)?;
     let patience = (!follow).then_some(CONTROL_ANSWER_TIMEOUT);
     loop {

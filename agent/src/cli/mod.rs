@@ -28,6 +28,7 @@ use self::args::{Arguments, Command};
 use crate::agent::StartError;
 use crate::audit::{Kind, Outcome, Record, Source};
 use crate::config::{Config, ConfigError, DEFAULT_PATH};
+use crate::control::client::ClientError;
 use crate::control::protocol::Problem;
 use crate::exit::Exit;
 use crate::limits::{BLOCKING_THREADS, IDLE_THREAD};
@@ -75,6 +76,11 @@ fn load(path: &Path) -> Result<Config, Problem> {
 /// A mistake in the configuration; `other_file` is how this command is told of another file.
 fn problem_of(error: &ConfigError, other_file: &str) -> Problem {
     Problem::new(Exit::Config, error.to_string(), if error.is_missing() { other_file } else { "" })
+}
+
+/// Why nobody answers on the control socket. A mistake in the configuration may be why the agent isn't found there, and then says more.
+fn no_answer(path: &Path, socket: &Path, error: &ClientError) -> Problem {
+    load(path).err().unwrap_or_else(|| error.to_problem(socket))
 }
 
 /// Gives up root, if need be, before state is touched.

@@ -23,6 +23,7 @@ use crate::control::server::problem_of;
 use crate::exit::Exit;
 use crate::journal::{self, Stderr};
 use crate::limits::{BACKGROUND_REQUEST, BACKGROUND_START, FORWARDS, START_RACE};
+use crate::service::sandbox;
 use crate::supervisor::{OpenRequest, Source, TunnelId, View, What};
 
 pub(super) fn main(path: &Path, open: Open) -> Result<Exit, Problem> {
@@ -98,8 +99,9 @@ enum Alone {
 fn alone(config: &Config, open: &Open) -> Result<Alone, Problem> {
     journal::init(&config.log, Stderr::Nothing);
     leave_root(config)?;
+    let sandbox = sandbox::enter(config);
     block_on(async {
-        let mut agent = match Agent::start(config, Purpose::OneTunnel) {
+        let mut agent = match Agent::start(config, sandbox, Purpose::OneTunnel) {
             Err(error) if error.is_late() => return Ok(Alone::Late(error)),
             agent => agent?,
         };
@@ -124,8 +126,9 @@ fn detached(config: &Config) -> Result<Exit, Problem> {
     nix::unistd::setsid().map_err(|error| {
         Problem::new(Exit::Error, format!("can't leave the terminal: {error}"), "try again")
     })?;
+    let sandbox = sandbox::enter(config);
     block_on(async {
-        let mut agent = match Agent::start(config, Purpose::OneTunnel) {
+        let mut agent = match Agent::start(config, sandbox, Purpose::OneTunnel) {
             Err(error) if error.is_late() => return Ok(Exit::Ok),
             agent => agent?,
         };

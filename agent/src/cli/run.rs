@@ -7,13 +7,15 @@ use crate::agent::{Agent, Purpose};
 use crate::control::protocol::Problem;
 use crate::exit::Exit;
 use crate::journal::{self, Stderr};
+use crate::service::sandbox;
 
 pub(super) fn main(path: &Path) -> Result<Exit, Problem> {
     let config = load(path)?;
     journal::init(&config.log, Stderr::Everything);
     leave_root(&config)?;
+    let sandbox = sandbox::enter(&config);
     block_on(async {
-        let mut agent = Agent::start(&config, Purpose::Service)?;
+        let mut agent = Agent::start(&config, sandbox, Purpose::Service)?;
         agent.asked_to_stop().await;
         agent.stop().await;
         Ok(Exit::Ok)

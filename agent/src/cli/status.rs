@@ -6,17 +6,19 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::args::Status;
-use super::load;
+use super::no_answer;
 use super::words::{colours, journal_lines, say, unexpected};
 use crate::bytes;
+use crate::config::Config;
 use crate::control::client::ask;
 use crate::control::protocol::{Answer, Problem, Request};
 use crate::exit::Exit;
 
 pub(super) fn main(path: &Path, arguments: Status) -> Result<Exit, Problem> {
-    let config = load(path)?;
-    let socket = config.control_socket();
-    let document = match ask(&socket, &Request::Status).map_err(|error| error.to_problem(&socket))? {
+    // A mistake that came into the files since the agent's start is something that the agent tells of.
+    let socket = Config::control_socket_of(path);
+    let answer = ask(&socket, &Request::Status).map_err(|error| no_answer(path, &socket, &error))?;
+    let document = match answer {
         Answer::Status(document) => document,
         Answer::Error(problem) => return Err(problem),
         other => return Err(unexpected(&other)),
@@ -47,6 +49,7 @@ fn for_people(document: &Value, colour: bool) -> String {
     if text(&document["clock"]) == "unset" {
         lines.push("clock not set: times below are not to be trusted, limits hold all the same".into());
     }
+    lines.extend(configuration_lines(&document["configuration"]));
     lines.push(ocpp_line(&document["ocpp"]));
     lines.extend(shortfall(&document["ocpp"]));
     if let Some(error) = document["ocpp"]["last_error"].as_str() {
@@ -72,6 +75,20 @@ fn for_people(document: &Value, colour: bool) -> String {
     }
     let plain = journal_lines(&lines.join("\n"));
     if colour { plain.lines().map(paint).collect::<Vec<_>>().join("\n") } else { plain }
+}
+
+/// What a person has to do about the configuration.
+fn configuration_lines(configuration: &Value) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(error) = configuration["error"].as_str() {
+        lines.push(format!("configuration not reloaded, the old one is in force: {error}"));
+    }
+    let waiting = configuration["restart_needed"].as_array().into_iter().flatten();
+    let waiting: Vec<&str> = waiting.filter_map(Value::as_str).collect();
+    if !waiting.is_empty() {
+        lines.push(format!("restart the agent to put in force: {}", waiting.join(", ")));
+    }
+    lines
 }
 
 fn ocpp_line(ocpp: &Value) -> String {

@@ -9,8 +9,9 @@ use nix::unistd::{AccessFlags, Uid, access};
 use toml::Spanned;
 
 use super::Config;
-use super::error::{ConfigError, Invalid, read};
+use super::error::{ConfigError, Invalid};
 use super::file::File;
+use super::sources::Sources;
 
 impl Config {
     /// Loads a configuration as [`Self::load`] does, and finds out whether what it names can be written.
@@ -18,9 +19,9 @@ impl Config {
     /// # Errors
     /// Those of [`Self::load`]; a directory or file that can't be used.
     pub fn check(path: &Path) -> Result<Self, ConfigError> {
-        let source = read(path)?;
-        let config = Self::parse(path, &source)?;
-        writable_paths(&config.shown).map_err(|invalid| invalid.in_file(path, &source))?;
+        let sources = Sources::read(path)?;
+        let config = Self::from_sources(&sources)?;
+        writable_paths(&config.shown).map_err(|invalid| sources.error(invalid))?;
         Ok(config)
     }
 }

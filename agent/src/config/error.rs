@@ -27,6 +27,11 @@ impl ConfigError {
     pub fn is_missing(&self) -> bool {
         self.missing
     }
+
+    /// Something about a file or directory as a whole.
+    pub(super) fn of_file(path: &Path, text: impl Into<String>) -> Self {
+        Self { path: path.to_owned(), place: None, text: text.into(), missing: false }
+    }
 }
 
 /// Something wrong at a place that isn't a line and column yet.
@@ -44,54 +49,59 @@ impl Invalid {
         Self::at(Some(value.span()), text)
     }
 
-    pub(super) fn in_file(self, path: &Path, source: &str) -> ConfigError {
-        let start = self.span.map_or(0, |span| span.start);
-        ConfigError {
-            path: path.to_owned(),
-            place: Some(place(source, start)),
-            text: self.text,
-            missing: false,
-        }
+    /// The same, so many bytes further on.
+    pub(super) fn moved(self, by: usize) -> Self {
+        let start = self.start() + by;
+        Self { span: Some(start..start), ..self }
+    }
+
+    /// Its first byte.
+    pub(super) fn start(&self) -> usize {
+        self.span.as_ref().map_or(0, |span| span.start)
+    }
+
+    pub(super) fn in_file(self, path: &Path, place: (usize, usize)) -> ConfigError {
+        ConfigError { path: path.to_owned(), place: Some(place), text: self.text, missing: false }
     }
 }
 
 /// Line and column, from 1, of a byte.
-fn place(source: &str, byte: usize) -> (usize, usize) {
+pub(super) fn place(source: &str, byte: usize) -> (usize, usize) {
     let before = source.get(..byte).unwrap_or_default();
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
     let column = before.get(line_start..).unwrap_or_default().chars().count() + 1;
     (before.matches('\n').count() + 1, column)
 }
 
-/// The file's text.
-pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
-    let error = |place, text| ConfigError { path: path.to_owned(), place, text, missing: false };
+/// The file's text, of at most so many bytes.
+pub(super) fn read(path: &Path, most: u64) -> Result<String, ConfigError> {
+    let error = |place, text| ConfigError { place, ..ConfigError::of_file(path, text) };
     let unreadable = |cause: io::Error| match cause.kind() {
-        io::ErrorKind::NotFound => ConfigError { missing: true, ..error(None, "doesn't exist".into()) },
+        io::ErrorKind::NotFound => ConfigError { missing: true, ..error(None, "doesn't exist".to_owned()) },
         io::ErrorKind::PermissionDenied => {
             error(None, format!("can't be read: {cause}; run as root, or as a user who may read it"))
         }
-        io::ErrorKind::IsADirectory => error(None, "is a directory; name the file in it".into()),
+        io::ErrorKind::IsADirectory => error(None, "is a directory; name the file in it".to_owned()),
         _ => error(None, format!("can't be read: {cause}; check the disk that it is on")),
     };
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(unreadable)?;
-    file.take(CONFIG_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > CONFIG_BYTES {
-        return Err(error(None, format!("is longer than {CONFIG_BYTES} bytes; shorten it")));
+    file.take(most + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > most {
+        let what = if most < CONFIG_BYTES { ", together with the files before it" } else { "" };
+        return Err(error(None, format!("is longer than {CONFIG_BYTES} bytes{what}; shorten it")));
     }
     String::from_utf8(bytes).map_err(|invalid| {
         let valid = invalid.utf8_error().valid_up_to();
         let before = invalid.as_bytes().get(..valid).and_then(|bytes| std::str::from_utf8(bytes).ok());
-        let text = "this is not UTF-8; save the file in that encoding".into();
+        let text = "this is not UTF-8; save the file in that encoding".to_owned();
         error(Some(place(before.unwrap_or_default(), valid)), text)
     })
 }
 
-/// What the parser says, in words that help.
-pub(super) fn from_parser(error: &toml::de::Error, source: &str) -> Invalid {
+/// What the parser says, in words that help. `written` is the file from there on.
+pub(super) fn from_parser(error: &toml::de::Error, written: &str) -> Invalid {
     let message = error.message().trim().replace('\n', " ");
-    let written = error.span().and_then(|span| source.get(span.start..)).unwrap_or_default();
     let text = unknown_key(&message).or_else(|| wrong_type(&message, written)).unwrap_or(message);
     Invalid::at(error.span(), text)
 }

@@ -4,12 +4,14 @@
 //! the command line loads the configuration too, for users who may not see them.
 
 mod bridge;
+mod changes;
 mod check;
 mod error;
 mod file;
 mod ocpp;
 mod proxy;
 mod slots;
+mod sources;
 mod uploads;
 mod value;
 
@@ -18,18 +20,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reverse_tunnel::limits::LEAST_BUFFER_BYTES;
-use reverse_tunnel::{Forward, HostKeyPolicy, KnownHost};
+use reverse_tunnel::{Forward, HostKeyPolicy, KnownHost, Tuning};
 use tracing::level_filters::LevelFilter;
 
 pub use self::bridge::Bridge;
+pub use self::changes::{Effect, effect_of};
 pub use self::error::ConfigError;
-use self::error::{Invalid, from_parser, read};
+use self::error::Invalid;
 use self::file::File;
 pub use self::ocpp::Ocpp;
 use self::ocpp::ocpp;
 pub use self::proxy::ProxySettings;
 use self::proxy::proxy;
 use self::slots::slots;
+use self::sources::Sources;
 use self::uploads::own_uploads;
 use self::value::{MOMENT, absolute, audit_bytes, duration, monthly_bytes, optional_path};
 use crate::journal::Collector;
@@ -44,7 +48,7 @@ pub const DEFAULT_PATH: &str = "/etc/ocpp-tunnel/config.toml";
 pub const CLIENT_KEY: &str = "SSHClientKey";
 
 /// A validated configuration.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// Device key, known hosts.
     pub state_dir: PathBuf,
@@ -62,11 +66,16 @@ pub struct Config {
     pub policy: Policy,
     /// Where the log goes.
     pub log: Log,
+    /// The files that it was read from, the main one first.
+    pub files: Vec<PathBuf>,
+    /// As it is written, with defaults, but for what follows from other keys.
+    written: File,
+    /// With everything.
     shown: File,
 }
 
 /// SSH.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Ssh {
     /// The device's private key.
     pub identity_file: PathBuf,
@@ -122,22 +131,37 @@ impl Default for Log {
 }
 
 impl Config {
-    /// Reads and validates a file.
+    /// Reads and validates a file, and `config.d/*.toml` beside it.
     ///
     /// # Errors
-    /// The file can't be read, isn't TOML, has an unknown key, a wrong type or an impossible combination.
+    /// A file can't be read, isn't TOML, has an unknown key, a wrong type or an impossible combination.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        Self::parse(path, &read(path)?)
+        Self::from_sources(&Sources::read(path)?)
     }
 
     pub(crate) fn parse(path: &Path, source: &str) -> Result<Self, ConfigError> {
-        let mut file: File = toml::from_str(source)
-            .map_err(|error: toml::de::Error| from_parser(&error, source).in_file(path, source))?;
-        file.complete();
-        Self::validate(file).map_err(|invalid| invalid.in_file(path, source))
+        Self::from_sources(&Sources::single(path, source))
     }
 
-    fn validate(mut file: File) -> Result<Self, Invalid> {
+    /// The control socket's path as far as the files tell it, also where they have mistakes: for who has to ask the agent nevertheless.
+    #[must_use]
+    pub fn control_socket_of(path: &Path) -> PathBuf {
+        let written = Sources::read(path).ok().and_then(|sources| sources.runtime_dir());
+        Self::socket_in(&written.unwrap_or_else(|| File::default().runtime_dir.into_inner()))
+    }
+
+    fn socket_in(runtime_dir: &Path) -> PathBuf {
+        runtime_dir.join("control.sock")
+    }
+
+    fn from_sources(sources: &Sources) -> Result<Self, ConfigError> {
+        let written = sources.parse()?;
+        Self::validate(written, sources.paths()).map_err(|invalid| sources.error(invalid))
+    }
+
+    fn validate(written: File, files: Vec<PathBuf>) -> Result<Self, Invalid> {
+        let mut file = written.clone();
+        file.complete();
         let (ocpp, identity) = ocpp(&file.ocpp, &file.bridge)?;
         file.complete_uploads(own_uploads(ocpp.as_ref().map_or(&[], |ocpp| &ocpp.urls)));
         let slots = slots(&file.script, identity.as_deref())?;
@@ -150,6 +174,8 @@ impl Config {
             slots,
             policy: policy(&file.policy)?,
             log: log(&file.log)?,
+            files,
+            written,
             shown: file,
         })
     }
@@ -197,13 +223,40 @@ impl Config {
         if self.ssh.host_keys.is_empty() && self.ssh.host_key_policy == HostKeyPolicy::AcceptNew {
             remarks.push("no ssh.host_keys are pinned: a server's first key is trusted".into());
         }
+        let learns = self.ssh.host_key_policy == HostKeyPolicy::AcceptNew;
+        if learns && !self.ssh.known_hosts_file.starts_with(&self.state_dir) {
+            remarks.push(
+                "ssh.known_hosts_file is not below state_dir: the agent reads it, and can't learn a key"
+                    .into(),
+            );
+        }
+        if !self.ssh.identity_file.starts_with(&self.state_dir) {
+            remarks.push(
+                "ssh.identity_file is not below state_dir: the agent reads it, and can't finish a change of keys by itself"
+                    .into(),
+            );
+        }
         remarks
+    }
+
+    /// Intervals and bounds of each tunnel.
+    #[must_use]
+    pub fn tuning(&self) -> Tuning {
+        Tuning {
+            keepalive_interval: self.ssh.keepalive_interval,
+            keepalive_max: self.ssh.keepalive_max,
+            backoff_minimum: self.ssh.backoff_minimum,
+            backoff_maximum: self.ssh.backoff_maximum,
+            idle_timeout: self.policy.idle_timeout,
+            max_connections: self.policy.max_connections,
+            buffer_bytes: self.policy.buffer_bytes,
+        }
     }
 
     /// The control socket's path.
     #[must_use]
     pub fn control_socket(&self) -> PathBuf {
-        self.runtime_dir.join("control.sock")
+        Self::socket_in(&self.runtime_dir)
     }
 }
 

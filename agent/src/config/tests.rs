@@ -1,5 +1,8 @@
 //! What the configuration takes, and how it tells of mistakes.
 
+mod files;
+pub(super) mod shipped;
+
 use super::*;
 use std::fs;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::protocol::{Answer, Problem, Request};
 use crate::exit::Exit;
-use crate::limits::{CONTROL_ANSWER_TIMEOUT, CONTROL_LINE_BYTES, OPEN_WAIT};
+use crate::limits::{CONTROL_ANSWER_TIMEOUT, CONTROL_LINE_BYTES, OPEN_WAIT, RELOAD_TIMEOUT};
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -31,6 +31,7 @@ pub enum ClientError {
 pub fn ask(socket: &Path, request: &Request) -> Result<Answer, ClientError> {
     let patience = match request {
         Request::Open { wait: true, .. } => OPEN_WAIT + CONTROL_ANSWER_TIMEOUT,
+        Request::Reload => RELOAD_TIMEOUT,
         _ => CONTROL_ANSWER_TIMEOUT,
     };
     Answers::to(socket, request)?.next(Some(patience))

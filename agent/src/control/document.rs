@@ -13,7 +13,9 @@ use crate::audit::Health;
 use crate::clock;
 use crate::journal::RemoteView;
 use crate::link_security::SecurityView;
+use crate::reload::ConfigurationView;
 use crate::report::ReportsView;
+use crate::service::sandbox::Sandbox;
 use crate::supervisor::View;
 use crate::usage::UsageView;
 
@@ -24,6 +26,10 @@ pub struct Observed {
     pub started: Instant,
     /// `ocpp.mode`.
     pub mode: &'static str,
+    /// The configuration, and what is wrong with its files.
+    pub configuration: watch::Receiver<ConfigurationView>,
+    /// What the process has given up.
+    pub sandbox: Sandbox,
     /// The OCPP link; none in mode `off`.
     pub ocpp: Option<watch::Receiver<LinkStatus>>,
     /// What the link proves itself with; none in mode `off`.
@@ -56,11 +62,27 @@ impl Observed {
                 "pid": std::process::id(),
             },
             "clock": clock::word(),
+            "configuration": self.configuration(),
+            "sandbox": {
+                "landlock": self.sandbox.landlock.word(),
+                "reason": self.sandbox.landlock.reason(),
+                "no_new_privs": self.sandbox.no_new_privs,
+            },
             "ocpp": self.ocpp(),
             "month": self.month(),
             "audit": self.audit(),
             "log": self.log(),
             "tunnels": self.views.borrow().iter().map(tunnel).collect::<Vec<_>>(),
+        })
+    }
+
+    fn configuration(&self) -> Value {
+        let view = self.configuration.borrow();
+        json!({
+            "files": view.files,
+            "since": clock::rfc3339(clock::wall(view.since)),
+            "restart_needed": view.restart,
+            "error": view.error,
         })
     }
 

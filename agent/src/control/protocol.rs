@@ -7,6 +7,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::unix::OwnedWriteHalf;
 
 use crate::exit::Exit;
+use crate::reload::Reloaded;
 
 /// A request.
 #[derive(Debug, Deserialize, Serialize)]
@@ -34,6 +35,8 @@ pub enum Request {
     },
     /// Look at the device's key files again.
     Keys,
+    /// Read the configuration files again.
+    Reload,
     /// The log that is kept in memory, in [`Answer::Log`]s; then [`Answer::Done`], unless it is followed.
     Logs {
         /// Go on as new lines come, until the client hangs up.
@@ -62,6 +65,8 @@ pub enum Answer {
     },
     /// These were closed.
     Closed(Vec<String>),
+    /// The configuration was read again.
+    Reloaded(Reloaded),
     /// A piece of the log.
     Log {
         /// Lines before it that were overwritten before this client took them.

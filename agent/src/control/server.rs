@@ -24,6 +24,7 @@ use crate::limits::{
     SHUTDOWN,
 };
 use crate::policy::Refusal;
+use crate::reload::ReloadHandle;
 use crate::service::instance::Made;
 use crate::supervisor::{OpenRequest, Source, SupervisorHandle, TunnelId, View, What};
 
@@ -36,6 +37,7 @@ pub struct ControlServer {
     listener: UnixListener,
     observed: Observed,
     supervisor: SupervisorHandle,
+    reload: Option<ReloadHandle>,
     followers: Arc<Semaphore>,
 }
 
@@ -45,7 +47,12 @@ impl ControlServer {
     ///
     /// # Errors
     /// The socket can't be made.
-    pub fn bind(path: &Path, observed: Observed, supervisor: SupervisorHandle) -> io::Result<(Self, Made)> {
+    pub fn bind(
+        path: &Path,
+        observed: Observed,
+        supervisor: SupervisorHandle,
+        reload: Option<ReloadHandle>,
+    ) -> io::Result<(Self, Made)> {
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -55,7 +62,7 @@ impl ControlServer {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
         give_to_group(path);
         let followers = Arc::new(Semaphore::new(LOG_FOLLOWERS));
-        Ok((Self { listener, observed, supervisor, followers }, socket))
+        Ok((Self { listener, observed, supervisor, reload, followers }, socket))
     }
 
     /// Serves for ever.
@@ -75,6 +82,7 @@ impl ControlServer {
             let client = Client {
                 observed: self.observed.clone(),
                 supervisor: self.supervisor.clone(),
+                reload: self.reload.clone(),
                 followers: self.followers.clone(),
             };
             tokio::spawn(async move {
@@ -98,6 +106,7 @@ pub fn give_to_group(path: &Path) {
 struct Client {
     observed: Observed,
     supervisor: SupervisorHandle,
+    reload: Option<ReloadHandle>,
     followers: Arc<Semaphore>,
 }
 
@@ -147,11 +156,26 @@ impl Client {
             }
             Request::Close { id } => self.close(id, source).await,
             Request::Logs { follow, lines } => self.logs(follow, lines, writer).await?,
+            Request::Reload => self.reload(source).await,
             Request::Keys => {
                 self.observed.keys.refresh();
                 Answer::Done
             }
         })
+    }
+
+    async fn reload(&self, source: Source) -> Answer {
+        let Some(reload) = &self.reload else {
+            return Answer::Error(Problem::new(
+                Exit::Error,
+                "this agent keeps a tunnel that `open` asked for, with the configuration of its start",
+                "close the tunnel and open it again",
+            ));
+        };
+        match reload.reload(source.into()).await {
+            Ok(reloaded) => Answer::Reloaded(reloaded),
+            Err(problem) => Answer::Error(problem),
+        }
     }
 
     async fn logs(

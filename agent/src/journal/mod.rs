@@ -10,14 +10,17 @@ mod rfc5424;
 pub mod ring;
 mod syslog;
 
+use std::fs::Metadata;
 use std::io::{IsTerminal, Write};
-use std::sync::{Mutex, PoisonError};
+use std::os::unix::fs::MetadataExt;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
+use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry, reload};
 
 use self::flood::Flood;
 use self::remote::Queue;
@@ -40,17 +43,51 @@ pub enum Stderr {
     Nothing,
 }
 
+/// The local syslog, if there is one; another one after a reload.
+static SYSLOG: Mutex<Option<Syslog>> = Mutex::new(None);
+
+/// The level, which a reload may change.
+static LEVEL: OnceLock<reload::Handle<LevelFilter, Registry>> = OnceLock::new();
+
 /// Starts the log for the rest of the process. A second call changes nothing.
 pub fn init(log: &Log, stderr: Stderr) {
     let journal = Journal {
-        syslog: log.syslog.clone().map(|path| Mutex::new(Syslog::new(path))),
         has_remote: log.remote.is_some(),
-        stderr,
+        // The journal of systemd takes both, and would show each line twice.
+        stderr: if log.syslog.is_some() && stderr_is_journal() { Stderr::Nothing } else { stderr },
         flood: Mutex::default(),
         colour: std::io::stderr().is_terminal()
             && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
     };
-    let _ = tracing_subscriber::registry().with(log.level).with(journal).try_init();
+    let (level, handle) = reload::Layer::new(log.level);
+    if tracing_subscriber::registry().with(level).with(journal).try_init().is_ok() {
+        let _ = LEVEL.set(handle);
+        set_syslog(log);
+    }
+}
+
+/// Does standard error lead to systemd's journal (systemd.exec(5), `JOURNAL_STREAM`)?
+fn stderr_is_journal() -> bool {
+    let is_same = |stream: &str, stderr: Metadata| stream == format!("{}:{}", stderr.dev(), stderr.ino());
+    let stderr = std::fs::metadata("/proc/self/fd/2");
+    std::env::var("JOURNAL_STREAM").is_ok_and(|stream| stderr.is_ok_and(|stderr| is_same(&stream, stderr)))
+}
+
+/// Takes up another level and another syslog.
+pub fn change(log: &Log) {
+    if let Some(level) = LEVEL.get() {
+        // It only fails once the log has ended, and it never does.
+        let _ = level.modify(|level| *level = log.level);
+    }
+    set_syslog(log);
+}
+
+fn set_syslog(log: &Log) {
+    let mut syslog = SYSLOG.lock().unwrap_or_else(PoisonError::into_inner);
+    // The same one keeps its count of what it has dropped.
+    if syslog.as_ref().map(Syslog::path) != log.syslog.as_deref() {
+        *syslog = log.syslog.clone().map(Syslog::new);
+    }
 }
 
 /// Starts sending the log to its collector, if there is one. Must be called within the runtime.
@@ -60,7 +97,6 @@ pub fn start_remote(log: &Log) -> Option<RemoteLog> {
 }
 
 struct Journal {
-    syslog: Option<Mutex<Syslog>>,
     has_remote: bool,
     stderr: Stderr,
     flood: Mutex<Flood>,
@@ -89,8 +125,8 @@ impl<S: Subscriber> Layer<S> for Journal {
 impl Journal {
     fn write(&self, level: Level, line: &str) {
         ring::push(&format!("{} {level:>5} {line}", clock::rfc3339(clock::for_records())));
-        if let Some(syslog) = &self.syslog {
-            syslog.lock().unwrap_or_else(PoisonError::into_inner).send(level, line);
+        if let Some(syslog) = &mut *SYSLOG.lock().unwrap_or_else(PoisonError::into_inner) {
+            syslog.send(level, line);
         }
         if self.has_remote {
             REMOTE.push(level, line);

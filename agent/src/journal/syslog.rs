@@ -4,7 +4,7 @@
 //! take is counted and told of later, and a syslogd that was restarted is found again.
 
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tracing::Level;
 
@@ -23,6 +23,10 @@ pub(super) struct Syslog {
 impl Syslog {
     pub(super) fn new(path: PathBuf) -> Self {
         Self { path, socket: None, dropped: 0 }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Sends a line, or counts it as dropped.

@@ -66,9 +66,7 @@ impl Instance {
     fn lock(runtime_dir: &Path) -> Result<Self, InstanceError> {
         let path = runtime_dir.join("agent.lock");
         let error = |error| InstanceError::Directory(runtime_dir.to_owned(), error);
-        if make_directory(runtime_dir).map_err(error)? {
-            give_to_group(runtime_dir);
-        }
+        make_runtime_directory(runtime_dir).map_err(error)?;
         let file =
             File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(error)?;
         let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -117,6 +115,17 @@ fn read_pid(file: &mut File) -> Option<u32> {
     file.rewind().ok()?;
     file.take(16).read_to_string(&mut text).ok()?;
     text.trim().parse().ok()
+}
+
+/// Makes `runtime_dir` where it doesn't exist, and lets the group that may command the agent in.
+///
+/// # Errors
+/// It can't be made.
+pub fn make_runtime_directory(path: &Path) -> io::Result<()> {
+    if make_directory(path)? {
+        give_to_group(path);
+    }
+    Ok(())
 }
 
 /// Makes a directory that only its owner and group may enter; true if it wasn't there.

@@ -12,6 +12,7 @@ use crate::agent::StartError;
 use crate::config::Config;
 use crate::control::document::Observed;
 use crate::control::server::ControlServer;
+use crate::reload::ReloadHandle;
 use crate::supervisor::SupervisorHandle;
 
 /// Lock and socket of a running agent.
@@ -24,6 +25,7 @@ pub struct Place {
     control: AbortHandle,
     observed: Observed,
     supervisor: SupervisorHandle,
+    reload: Option<ReloadHandle>,
     /// The log has said that it is lost.
     told: bool,
 }
@@ -38,13 +40,15 @@ impl Place {
         instance: Instance,
         observed: Observed,
         supervisor: SupervisorHandle,
+        reload: Option<ReloadHandle>,
     ) -> Result<Self, StartError> {
         let path = config.control_socket();
-        let (control, socket) = ControlServer::bind(&path, observed.clone(), supervisor.clone())
-            .map_err(|error| StartError::Control(path.clone(), error))?;
+        let (control, socket) =
+            ControlServer::bind(&path, observed.clone(), supervisor.clone(), reload.clone())
+                .map_err(|error| StartError::Control(path.clone(), error))?;
         let control = tokio::spawn(control.run()).abort_handle();
         let runtime_dir = config.runtime_dir.clone();
-        Ok(Self { runtime_dir, path, instance, socket, control, observed, supervisor, told: false })
+        Ok(Self { runtime_dir, path, instance, socket, control, observed, supervisor, reload, told: false })
     }
 
     /// Takes a place again that was lost; true if it did. What keeps it from that is told of once.
@@ -74,9 +78,13 @@ impl Place {
         if !self.instance.is_in_place() {
             self.instance = Instance::acquire(&self.runtime_dir).map_err(StartError::Instance)?;
         }
-        let (control, socket) =
-            ControlServer::bind(&self.path, self.observed.clone(), self.supervisor.clone())
-                .map_err(|error| StartError::Control(self.path.clone(), error))?;
+        let (control, socket) = ControlServer::bind(
+            &self.path,
+            self.observed.clone(),
+            self.supervisor.clone(),
+            self.reload.clone(),
+        )
+        .map_err(|error| StartError::Control(self.path.clone(), error))?;
         self.control.abort();
         self.control = tokio::spawn(control.run()).abort_handle();
         self.socket = socket;

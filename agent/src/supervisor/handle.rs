@@ -1,12 +1,16 @@
 //! The way to the supervisor, for everyone else.
 
+use std::sync::Arc;
+
 use reverse_tunnel::Reason;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Command, OpenRequest, Source, TunnelId, View};
+use crate::config::Config;
 use crate::happening::Happenings;
 use crate::policy::Refusal;
 use crate::usage::UsageView;
+use crate::way_out::WayOut;
 
 /// The way to the supervisor. It is gone when the agent stops; what is asked of it then is refused.
 #[derive(Clone, Debug)]
@@ -46,6 +50,20 @@ impl SupervisorHandle {
     pub fn keep(&self) {
         // A supervisor that has too much to do writes it down soon anyway.
         let _ = self.commands.try_send(Command::Keep);
+    }
+
+    /// Hands on what of another configuration is the supervisor's, and waits until it is in force.
+    pub async fn reconfigure(&self, config: Arc<Config>, way_out: WayOut) {
+        let (done, finished) = oneshot::channel();
+        if self.commands.send(Command::Reconfigure { config, way_out, done }).await.is_ok() {
+            let _ = finished.await;
+        }
+    }
+
+    /// Waits for a sign of life; false when the supervisor has ended.
+    pub async fn answers(&self) -> bool {
+        let (answer, answered) = oneshot::channel();
+        self.commands.send(Command::Answer(answer)).await.is_ok() && answered.await.is_ok()
     }
 
     /// Closes everything for good, within [`SHUTDOWN`](crate::limits::SHUTDOWN).

@@ -6,10 +6,12 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use ocpp_bridge::{LogKind, UploadSubject};
 use serde::Deserialize;
+use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::control::document::Observed;
@@ -41,7 +43,7 @@ pub(super) struct Period {
 pub struct Sources {
     observed: Observed,
     audit: PathBuf,
-    configuration: String,
+    configuration: watch::Receiver<Arc<Config>>,
     identity: String,
     /// URLs whose query may be a secret.
     urls: Vec<String>,
@@ -50,12 +52,13 @@ pub struct Sources {
 impl Sources {
     /// Those of a running agent.
     #[must_use]
-    pub fn new(config: &Config, observed: Observed) -> Self {
+    pub fn new(configuration: watch::Receiver<Arc<Config>>, observed: Observed) -> Self {
+        let config = configuration.borrow().clone();
         let urls = config.ocpp.iter().flat_map(|ocpp| &ocpp.urls).map(ToString::to_string);
         Self {
             observed,
             audit: audit::directory(&config.state_dir),
-            configuration: config.to_toml(),
+            configuration,
             identity: config.identity.clone().unwrap_or_default(),
             urls: urls.filter(|url| url.contains('?')).collect(),
         }
@@ -101,7 +104,7 @@ impl Sources {
             made = clock::rfc3339(clock::for_records()),
             up = humantime::format_duration(seconds(self.observed.started.elapsed())),
             system = humantime::format_duration(seconds(clock::uptime())),
-            configuration = self.configuration,
+            configuration = self.configuration.borrow().to_toml(),
             log = String::from_utf8_lossy(&log),
         )
     }

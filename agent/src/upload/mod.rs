@@ -21,6 +21,7 @@ mod tries;
 use std::fmt;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ocpp_bridge::charge_point::{CallId, Outcome};
@@ -112,7 +113,7 @@ pub fn protocols(list: &[UploadPattern]) -> String {
 /// Serves the requests until the trigger drops its [`Uploads`]; what is being uploaded then is cancelled.
 pub fn spawn(
     inbox: Inbox,
-    config: &Config,
+    config: watch::Receiver<Arc<Config>>,
     ocpp: &Ocpp,
     sources: Sources,
     audit: Audit,
@@ -120,7 +121,7 @@ pub fn spawn(
     link: watch::Receiver<LinkStatus>,
 ) {
     let uploader = Uploader {
-        allowed: config.policy.allow_uploads.clone(),
+        config,
         ca_file: ocpp.ca_file.clone(),
         sources,
         audit,
@@ -133,7 +134,8 @@ pub fn spawn(
 }
 
 struct Uploader {
-    allowed: Vec<UploadPattern>,
+    /// For the list of places, which a reload may change.
+    config: watch::Receiver<Arc<Config>>,
     ca_file: Option<PathBuf>,
     sources: Sources,
     audit: Audit,
@@ -234,7 +236,7 @@ impl Uploader {
     /// May a file go there, now?
     fn admit(&mut self, url: &str) -> Result<Place, Refusal> {
         let location = Location::parse(url).map_err(Refusal::Location)?;
-        let Some(reach) = allowed::reach(&self.allowed, &location) else {
+        let Some(reach) = allowed::reach(&self.config.borrow().policy.allow_uploads, &location) else {
             return Err(Refusal::NotAllowed(location));
         };
         self.begun.check(UPLOADS_PER_HOUR, now()).map_err(Refusal::TooMany)?;

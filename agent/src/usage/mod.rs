@@ -82,6 +82,16 @@ impl Usage {
         usage
     }
 
+    /// Caps the month at so many bytes from now on; [`Self::check`] tells what follows.
+    pub fn set_cap(&mut self, cap: Option<u64>) {
+        if self.cap != cap {
+            self.cap = cap;
+            // A level that was told of means another amount now.
+            self.told = 0;
+            self.look();
+        }
+    }
+
     /// What others see of it. The month's turn may show an hour late there, and never when something is opened.
     #[must_use]
     pub fn view(&self) -> watch::Receiver<UsageView> {

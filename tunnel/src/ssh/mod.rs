@@ -57,7 +57,7 @@ pub use self::password::Question;
 pub(crate) use self::scan::host_keys_of;
 
 /// What a session needs to know of the tunnel that it belongs to.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct SessionSettings {
     pub(crate) destination: Destination,
     pub(crate) host_keys: Arc<HostKeys>,
