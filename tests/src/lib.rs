@@ -8,6 +8,8 @@
 //! | --- | --- |
 //! | [`agent`] | the binary under test, its configuration, its command line |
 //! | [`csms`] | the CSMS: the PyPI package `ocpp` or the npm package `ocpp-rpc`, told what to do through pipes |
+//! | [`charge_point`] | a charge controller with an OCPP client of its own, of the same packages |
+//! | [`day`] | what passes between the two in a day |
 //! | [`bad_csms`] | a CSMS that breaks the rules |
 //! | [`wire`] | both ends of an OCPP connection, in the test's own hands |
 //! | [`sshd`], [`dropbear`] | the SSH servers of OpenSSH and dropbear, with an account of their own |
@@ -35,14 +37,17 @@
 pub mod agent;
 pub mod asyncssh;
 pub mod bad_csms;
+pub mod charge_point;
 pub mod collector;
 pub mod csms;
+pub mod day;
 pub mod dropbear;
 pub mod engine;
 pub mod figures;
 pub mod halting;
 pub mod log_server;
 pub mod network;
+pub mod peer;
 pub mod ports;
 pub mod process;
 pub mod proxy;
