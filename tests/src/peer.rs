@@ -5,6 +5,7 @@ use std::process::Stdio;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{ChildStdin, ChildStdout, Command};
 
@@ -120,6 +121,40 @@ impl Peer {
         let line = line.expect("the peer answers in time").expect("its output can be read");
         let Some(line) = line else { panic!("the peer has ended: {}", self.daemon.log()) };
         serde_json::from_str(&line).expect("it speaks JSON")
+    }
+}
+
+/// A program that passes on what comes to a port of its own, which is the first line that it prints; for benchmarks.
+/// Dropping it ends it.
+#[derive(Debug)]
+pub struct Relay {
+    port: u16,
+    _peer: Peer,
+    _dir: TempDir,
+}
+
+impl Relay {
+    /// Starts a Python program of `peers/`.
+    pub async fn python(program: &str, arguments: &[&str]) -> Self {
+        Self::start(python(program).args(arguments)).await
+    }
+
+    /// Starts this very program with other arguments.
+    pub async fn program(arguments: &[&str]) -> Self {
+        let program = std::env::current_exe().expect("a program knows its own file");
+        Self::start(Command::new(program).args(arguments)).await
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    async fn start(command: &mut Command) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory can be made");
+        let (peer, first) = Peer::start(command, &dir.path().join("log")).await;
+        let port = first["port"].as_u64().and_then(|port| port.try_into().ok());
+        Self { port: port.expect("the first line is the port"), _peer: peer, _dir: dir }
     }
 }
 
