@@ -127,7 +127,7 @@ impl Day {
         match minute {
             0 => self.write(Side::Controller, "[2,\"ID\",\"Heartbeat\",{}]"),
             20 => self.write(Side::Controller, " [ 2 ,\t\"ID\",\r\n\"Heartbeat\" , {  } ] \n"),
-            40 if hour % 2 == 0 => self.write(Side::Controller, "[2,\"ID\",\"\\u0048eartbeat\",{}]"),
+            40 if hour.is_multiple_of(2) => self.write(Side::Controller, "[2,\"ID\",\"\\u0048eartbeat\",{}]"),
             _ => self.call(Side::Controller, "Heartbeat", json!({})),
         }
     }
@@ -292,21 +292,21 @@ impl Day {
     fn configuration(&mut self, hour: u32) {
         match hour % 6 {
             0 => {
-                self.call(Side::Csms, "GetConfiguration", json!({"key": ["HeartbeatInterval", "NoSuchKey"]}))
+                let payload = json!({"key": ["HeartbeatInterval", "NoSuchKey"]});
+                self.call(Side::Csms, "GetConfiguration", payload);
             }
             1 => {
-                let value = json!({"key": "HeartbeatInterval", "value": (300 + hour).to_string()});
-                self.call(Side::Csms, "ChangeConfiguration", value);
+                let payload = json!({"key": "HeartbeatInterval", "value": (300 + hour).to_string()});
+                self.call(Side::Csms, "ChangeConfiguration", payload);
             }
-            2 => self.write(
-                Side::Csms,
-                "[2, \"ID\", \"GetConfiguration\", {\"key\" : [ \"\\u00dcn\\u00efcode\" ] }]",
-            ),
-            3 => self.call(
-                Side::Csms,
-                "ChangeConfiguration",
-                json!({"key": "InvokeCustomScript12", "value": "x"}),
-            ),
+            2 => {
+                let text = "[2, \"ID\", \"GetConfiguration\", {\"key\" : [ \"\\u00dcn\\u00efcode\" ] }]";
+                self.write(Side::Csms, text);
+            }
+            3 => {
+                let payload = json!({"key": "InvokeCustomScript12", "value": "x"});
+                self.call(Side::Csms, "ChangeConfiguration", payload);
+            }
             4 => self.call(Side::Csms, "TriggerMessage", json!({"requested_message": "MeterValues"})),
             _ => self.call(Side::Csms, "ChangeAvailability", json!({"connector_id": 1, "type": "Operative"})),
         }

@@ -10,6 +10,7 @@
 //! | [`csms`] | the CSMS: the PyPI package `ocpp` or the npm package `ocpp-rpc`, told what to do through pipes |
 //! | [`charge_point`] | a charge controller with an OCPP client of its own, of the same packages |
 //! | [`day`] | what passes between the two in a day |
+//! | [`fleet`] | many controllers and their CSMS, which count what passes |
 //! | [`bad_csms`] | a CSMS that breaks the rules |
 //! | [`wire`] | both ends of an OCPP connection, in the test's own hands |
 //! | [`sshd`], [`dropbear`] | the SSH servers of OpenSSH and dropbear, with an account of their own |
@@ -44,6 +45,7 @@ pub mod day;
 pub mod dropbear;
 pub mod engine;
 pub mod figures;
+pub mod fleet;
 pub mod halting;
 pub mod log_server;
 pub mod network;
