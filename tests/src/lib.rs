@@ -24,7 +24,7 @@
 //! | [`network`] | a network that can fail |
 //! | [`proxy`] | an HTTP proxy |
 //! | [`figures`] | what the agent takes of the machine |
-//! | [`rig`], [`engine`] | what most stories begin with, with a CSMS and without |
+//! | [`rig`], [`engine`], [`site`] | what most stories begin with: with a CSMS, without, with a controller as well |
 //!
 //! A harness can only fail by failing the test that uses it, so that its functions panic with what went wrong.
 #![allow(
@@ -55,6 +55,7 @@ pub mod process;
 pub mod proxy;
 pub mod rig;
 pub mod service;
+pub mod site;
 pub mod ssh;
 pub mod sshd;
 pub mod syslog;
