@@ -1,4 +1,5 @@
 //! `docs/bridge.md`: its configurations are accepted, and its commands do what it says.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
