@@ -31,6 +31,8 @@ const TALK: Duration = Duration::from_secs(4);
 const FAREWELL: Duration = Duration::from_secs(15);
 /// The longest filler in a text, in bytes.
 const FILLER: usize = 20_000;
+/// One fault brings others after it: more of them say nothing new.
+const MAX_FAULTS: usize = 20;
 /// Between two CALLs of a side.
 const GAP: Duration = Duration::from_millis(20);
 
@@ -162,6 +164,13 @@ impl Drop for Fleet {
 // === impl Board ===
 
 impl Board {
+    /// Notes what went wrong, unless there is enough of it.
+    fn fault(&mut self, fault: String) {
+        if self.tally.faults.len() < MAX_FAULTS {
+            self.tally.faults.push(fault);
+        }
+    }
+
     /// One side is done with a connection. Once both are, what they say is compared.
     fn ended(&mut self, connection: u64, side: Side, end: End) {
         let Some((_, other)) = self.ends.remove(&connection) else {
@@ -177,13 +186,13 @@ impl Board {
                     let fault = format!(
                         "connection {connection}: closed with {code} after {sent} texts, heard {heard:?} after {received}"
                     );
-                    self.tally.faults.push(fault);
+                    self.fault(fault);
                 }
             }
             // Neither side has broken it: nothing but the bridge was in between.
             (End::Closed { .. } | End::Heard { .. }, End::Lost | End::Heard { .. })
             | (End::Lost, End::Closed { .. } | End::Heard { .. } | End::Lost) => {
-                self.tally.faults.push(format!("connection {connection}: {end:?} at {side:?}, {other:?}"));
+                self.fault(format!("connection {connection}: {end:?} at {side:?}, {other:?}"));
             }
             _ => {}
         }
@@ -379,7 +388,7 @@ impl<'a> Talk<'a> {
         if said != expected {
             let short = |text: &str| text.chars().take(60).collect::<String>();
             let fault = format!("{:?} heard {:?} instead of {:?}", self.side, short(said), short(&expected));
-            board.tally.faults.push(fault);
+            board.fault(fault);
         }
         drop(board);
         let id = text.split('"').nth(1)?.to_owned();
@@ -387,7 +396,7 @@ impl<'a> Talk<'a> {
             return Some(format!(r#"[3,"{id}",{{"status":"Accepted","data":"{}"}}]"#, self.signature()));
         }
         if self.asked.take().as_ref() != Some(&id) {
-            lock(self.board).tally.faults.push(format!("{:?}: an answer to {id}, unasked", self.side));
+            lock(self.board).fault(format!("{:?}: an answer to {id}, unasked", self.side));
         }
         None
     }
@@ -396,7 +405,7 @@ impl<'a> Talk<'a> {
     fn hear_own(&mut self, text: &str) -> Option<String> {
         let mut board = lock(self.board);
         if self.side == Side::Controller {
-            board.tally.faults.push(format!("a controller heard {text}"));
+            board.fault(format!("a controller heard {text}"));
             return None;
         }
         board.tally.own_answers += u64::from(text.starts_with(r#"[3,"ours","#));
