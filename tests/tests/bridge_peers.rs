@@ -1,5 +1,6 @@
 //! Real charge points behind the bridge: Python's `ocpp` and the client of JavaScript's `ocpp-rpc`, each with the other's
 //! CSMS.
+#![allow(clippy::expect_used, reason = "helpers of tests fail the test")]
 
 use std::time::{Duration, Instant};
 
