@@ -14,6 +14,9 @@ pub const MAX_MESSAGE_BYTES: usize = 256 * 1024;
 /// The WebSocket read buffer, in bytes: it is allocated at once and kept, and usual frames are small.
 pub const READ_BUFFER_BYTES: usize = 8 * 1024;
 
+/// What the WebSocket layer gathers before it writes, in bytes, while there is more to come: some dozen usual messages.
+pub const WRITE_BATCH_BYTES: usize = 4 * 1024;
+
 /// What may wait in the WebSocket layer to be written, in bytes: one largest message and control frames.
 pub const MAX_WRITE_BUFFER_BYTES: usize = 2 * MAX_MESSAGE_BYTES;
 
@@ -204,6 +207,9 @@ pub const BACKOFF_RANDOM: Duration = Duration::from_secs(15);
 pub const BACKOFF_DOUBLINGS: u32 = 5;
 
 // === the bridge ===
+
+/// How many messages of a connection are moved in a row before they are written, and others get their turn.
+pub const MAX_BATCH: usize = 16;
 
 /// How many unanswered CALLs of the controller the bridge remembers: the standard allows one at a time.
 pub const MAX_WATCHED_CALLS: usize = 16;

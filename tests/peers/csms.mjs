@@ -17,12 +17,13 @@ import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 
+import { Asked, camelCase, parsed, snakeCase, transcript } from './common.mjs';
+
 // By NODE_PATH, which an import doesn't look at.
 const require = createRequire(import.meta.url);
 const { RPCServer, RPCError, TimeoutError } = require('ocpp-rpc');
 const validators = require('ocpp-rpc/lib/standard-validators.js');
 
-const PROTOCOL = 'ocpp1.6';
 const ANSWER_SECONDS = 20;
 const ID_CHARACTERS = 36;
 // OCPP-J 1.6 section 4.2.3, with both spellings of the one that is misspelt there (errata 5.2).
@@ -31,15 +32,18 @@ const ERROR_CODES = [
     'OccurenceConstraintViolation', 'OccurrenceConstraintViolation', 'PropertyConstraintViolation', 'ProtocolError',
     'SecurityError', 'TypeConstraintViolation',
 ];
-// What a charge point without a vehicle's side may send, and what it is answered, besides boot and heartbeat.
+// What a charge point may send, and what it is answered, besides boot, heartbeat and the beginning of a transaction.
 const ANSWERS = {
+    Authorize: { idTagInfo: { status: 'Accepted' } },
     DataTransfer: { status: 'Accepted' },
     DiagnosticsStatusNotification: {},
     FirmwareStatusNotification: {},
     LogStatusNotification: {},
+    MeterValues: {},
     SecurityEventNotification: {},
     SignCertificate: { status: 'Accepted' },
     StatusNotification: {},
+    StopTransaction: {},
 };
 
 const { values: options } = parseArgs({
@@ -55,6 +59,7 @@ const { values: options } = parseArgs({
         // With it, whoever connects must show a certificate that this authority vouches for (security profile 3).
         'client-ca': { type: 'string' },
         violations: { type: 'string' },
+        protocols: { type: 'string', default: 'ocpp1.6' },
     },
 });
 
@@ -62,19 +67,14 @@ const tell = (what) => process.stdout.write(`${JSON.stringify(what)}\n`);
 const violation = (what) => options.violations && appendFileSync(options.violations, `${what}\n`);
 const shown = (value) => JSON.stringify(value)?.slice(0, 500);
 
-// The commands speak Python's snake case.
-const renamed = (value, rename) => {
-    if (Array.isArray(value)) return value.map((item) => renamed(item, rename));
-    if (value === null || typeof value !== 'object') return value;
-    return Object.fromEntries(Object.entries(value).map(([key, item]) => [rename(key), renamed(item, rename)]));
-};
-const snakeCase = (value) => renamed(value, (key) => key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`));
-const camelCase = (value) => renamed(value, (key) => key.replace(/_([a-z0-9])/g, (_, letter) => letter.toUpperCase()));
-
-const validator = validators.find(({ subprotocol }) => subprotocol === PROTOCOL);
+const validator = validators.find(({ subprotocol }) => subprotocol === 'ocpp1.6');
 const counts = { connections: 0, boots: 0, refused: 0, heartbeats: 0 };
 const counted = new EventEmitter();
 const frames = [];
+const sent = [];
+const endings = [];
+const asked = new Asked();
+let transactions = 0;
 let password = Buffer.from(options.password, 'hex');
 let boot = { status: options.boot, interval: Number(options.interval) };
 let session = null;
@@ -87,7 +87,7 @@ const count = (name) => {
 // === the charge point's side ===
 
 const server = new RPCServer({
-    protocols: [PROTOCOL],
+    protocols: options.protocols.split(','),
     strictMode: true,
     callTimeoutMs: ANSWER_SECONDS * 1000,
     pingIntervalMs: 0,
@@ -111,13 +111,15 @@ server.on('client', (client) => {
     const raw = new Map();
     session = { client, raw };
     count('connections');
-    client.once('close', () => {
+    client.once('close', ({ code, reason }) => {
+        endings.push({ code, reason });
         if (session?.client === client) session = null;
         counted.emit('change');
     });
 
     client.on('message', ({ message, outbound }) => {
-        if (!outbound) frames.push(message);
+        (outbound ? sent : frames).push(message);
+        if (!outbound) asked.heard(message);
     });
     client.on('call', ({ outbound, payload: [, id, action] }) => {
         if (outbound) return;
@@ -159,6 +161,10 @@ server.on('client', (client) => {
         count('heartbeats');
         return { currentTime: new Date().toISOString() };
     });
+    client.handle('StartTransaction', () => {
+        transactions += 1;
+        return { transactionId: transactions, idTagInfo: { status: 'Accepted' } };
+    });
     for (const [action, answer] of Object.entries(ANSWERS)) client.handle(action, () => answer);
 });
 
@@ -186,17 +192,24 @@ async function waitFor({ for: name, count: least, seconds }) {
     return { answer: counts };
 }
 
+function sendAround(text) {
+    const frame = parsed(text);
+    // No frame at all: whatever it is answered, it is no answer to a request.
+    if (Array.isArray(frame)) session.raw.set(frame[1], frame[2]);
+    session.client.sendRaw(text);
+}
+
 async function sendRaw({ text, wait }) {
     const before = frames.length;
-    try {
-        const [, id, action] = JSON.parse(text);
-        session.raw.set(id, action);
-    } catch {
-        // No frame at all: whatever it is answered, it is no answer to a request.
-    }
-    session.client.sendRaw(text);
+    sendAround(text);
     await sleep(wait * 1000);
     return { answer: frames.slice(before) };
+}
+
+async function say({ text, until }) {
+    const answer = until === null ? null : asked.answer(until, ANSWER_SECONDS);
+    sendAround(text);
+    return { answer: await answer };
 }
 
 async function obey(command) {
@@ -207,6 +220,10 @@ async function obey(command) {
             return waitFor(command);
         case 'frames':
             return { answer: frames };
+        case 'transcript':
+            return { answer: transcript(frames, sent) };
+        case 'endings':
+            return { answer: endings };
         case 'boot':
             boot = { status: command.status, interval: command.interval };
             return { answer: {} };
@@ -224,8 +241,12 @@ async function obey(command) {
             return call(command.action, camelCase(command.payload));
         case 'raw':
             return sendRaw(command);
+        case 'say':
+            return say(command);
+        case 'subprotocol':
+            return { answer: session.client.protocol };
         case 'drop':
-            await session.client.close({ code: 1000 });
+            await session.client.close({ code: command.code ?? 1000, reason: command.reason ?? '' });
             return { answer: {} };
     }
     return { failed: `unknown command ${command.do}` };

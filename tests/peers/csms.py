@@ -17,7 +17,11 @@ of JSON on stdout, in order. The first line it prints is {"port": N}.
   {"do": "answer", "action": A, "with": W}   what DataTransfer and SecurityEventNotification are answered: a
                                           status ("Accepted"), or a CALLERROR's code ("NotSupported")
   {"do": "password", "hex": H}            the password from now on
-  {"do": "drop"}                          close the connection to the charge point
+  {"do": "say", "text": T, "until": I}    send T as it is; the answer to the CALL I, if one is named
+  {"do": "transcript"}                    a line for each text, received and sent
+  {"do": "endings"}                       how each connection ended: {"code", "reason"}
+  {"do": "subprotocol"}                   that of the connection
+  {"do": "drop", "code": N, "reason": R}  close the connection to the charge point
 
 Answers: {"answer": payload}, {"error": {"code", "description"}} for a CALLERROR,
 {"failed": why} where there is no connection or no answer.
@@ -37,13 +41,18 @@ from datetime import datetime, timezone
 from http import HTTPStatus
 from urllib.parse import unquote
 
+import ocpp.v21.call_result
+import ocpp.v201.call_result
+from ocpp import v21, v201
 from ocpp.exceptions import OCPPError
 from ocpp.routing import on
 from ocpp.v16 import ChargePoint, call, call_result
 from ocpp.v16.enums import Action, DataTransferStatus, RegistrationStatus
 from websockets.asyncio.server import serve
+from websockets.exceptions import ConnectionClosed
 
 from schemas import Checker
+from transcript import transcript
 
 ANSWER_SECONDS = 20
 
@@ -60,21 +69,31 @@ class Recorder:
     async def recv(self):
         text = await self.connection.recv()
         self.csms.frames.append(text)
-        frame = self.checker.received(text)
-        if frame and frame[0] in (3, 4) and frame[1] in self.asked:
-            self.asked.pop(frame[1]).set_result(frame)
+        # There are no schemas for later versions here.
+        is_16 = self.connection.subprotocol == "ocpp1.6"
+        frame = self.checker.received(text) if is_16 else None
+        match frame:
+            case [3 | 4, str(unique), *_] if unique in self.asked:
+                self.asked.pop(unique).set_result(frame)
         return text
 
     async def send(self, text):
         self.checker.sent(text)
+        self.csms.sent.append(text)
         await self.connection.send(text)
 
     async def ask(self, action, payload):
         """Sends a CALL as it is, and returns the frame of its answer."""
         unique = str(uuid.uuid4())
-        self.asked[unique] = asyncio.get_running_loop().create_future()
-        await self.send(json.dumps([2, unique, action, payload]))
-        return await asyncio.wait_for(self.asked[unique], ANSWER_SECONDS)
+        return await self.say(json.dumps([2, unique, action, payload]), unique)
+
+    async def say(self, text, until):
+        """Sends a text, and returns the frame that answers the CALL `until`, unless that is None."""
+        if until is None:
+            return await self.send(text)
+        waiting = self.asked[until] = asyncio.get_running_loop().create_future()
+        await self.send(text)
+        return await asyncio.wait_for(waiting, ANSWER_SECONDS)
 
 
 class Session(ChargePoint):
@@ -97,6 +116,27 @@ class Session(ChargePoint):
     def on_heartbeat(self):
         self.csms.count("heartbeats")
         return call_result.Heartbeat(current_time=datetime.now(timezone.utc).isoformat())
+
+    @on(Action.authorize)
+    def on_authorize(self, **_):
+        return call_result.Authorize(id_tag_info={"status": "Accepted"})
+
+    @on(Action.start_transaction)
+    def on_start(self, **_):
+        self.csms.transactions += 1
+        return call_result.StartTransaction(self.csms.transactions, {"status": "Accepted"})
+
+    @on(Action.stop_transaction)
+    def on_stop(self, **_):
+        return call_result.StopTransaction()
+
+    @on(Action.meter_values)
+    def on_meter_values(self, **_):
+        return call_result.MeterValues()
+
+    @on(Action.firmware_status_notification)
+    def on_firmware_status(self, **_):
+        return call_result.FirmwareStatusNotification()
 
     @on(Action.status_notification)
     def on_status(self, **_):
@@ -123,6 +163,26 @@ class Session(ChargePoint):
         return call_result.DataTransfer(status=DataTransferStatus(status))
 
 
+def later(version):
+    """The session of a later version of OCPP, which boots and no more."""
+
+    class Later(version.ChargePoint):
+        def __init__(self, identity, connection, csms):
+            super().__init__(identity, Recorder(connection, csms), ANSWER_SECONDS)
+            self.csms = csms
+
+        @on("BootNotification")
+        def on_boot(self, **_):
+            self.csms.count("boots")
+            now = datetime.now(timezone.utc).isoformat()
+            return version.call_result.BootNotification(now, self.csms.interval, self.csms.boot_status)
+
+    return Later
+
+
+SESSIONS = {"ocpp1.6": Session, "ocpp2.0.1": later(v201), "ocpp2.1": later(v21)}
+
+
 class Csms:
     def __init__(self, options):
         self.identity = options.identity
@@ -132,7 +192,8 @@ class Csms:
         self.interval = options.interval
         self.violations = options.violations
         self.answers = {}
-        self.frames = []
+        self.frames, self.sent, self.endings = [], [], []
+        self.transactions = 0
         self.counts = {"connections": 0, "boots": 0, "refused": 0, "heartbeats": 0, "statuses": 0}
         self.changed = asyncio.Condition()
         self.session = None
@@ -168,12 +229,15 @@ class Csms:
         return None
 
     async def serve_charge_point(self, connection):
-        session = Session(self.identity, connection, self)
+        session = SESSIONS[connection.subprotocol](self.identity, connection, self)
         self.session, self.connection = session, connection
         self.count("connections")
         try:
             await session.start()
-        except Exception as why:  # the end of the connection, in any of its ways
+        except ConnectionClosed as why:
+            said = why.rcvd
+            self.endings.append({"code": said.code if said else 1006, "reason": said.reason if said else ""})
+        except Exception as why:  # whatever the library makes of a text
             print(f"connection ended: {why!r}", file=sys.stderr, flush=True)
         finally:
             if self.session is session:
@@ -192,6 +256,10 @@ class Csms:
                 return {"answer": self.counts}
             case "frames":
                 return {"answer": self.frames}
+            case "transcript":
+                return {"answer": transcript(self.frames, self.sent)}
+            case "endings":
+                return {"answer": self.endings}
             case "boot":
                 self.boot_status, self.interval = request["status"], request["interval"]
                 return {"answer": {}}
@@ -218,8 +286,12 @@ class Csms:
                 await self.session._connection.send(request["text"])
                 await asyncio.sleep(request["wait"])
                 return {"answer": self.frames[before:]}
+            case "say":
+                return {"answer": await self.session._connection.say(request["text"], request.get("until"))}
+            case "subprotocol":
+                return {"answer": self.connection.subprotocol}
             case "drop":
-                await self.connection.close()
+                await self.connection.close(request.get("code", 1000), request.get("reason", ""))
                 return {"answer": {}}
         return {"failed": f"unknown command {what}"}
 
@@ -241,6 +313,7 @@ async def main():
     arguments.add_argument("--no-password", action="store_true")
     arguments.add_argument("--boot", default="Accepted")
     arguments.add_argument("--interval", type=int, default=300)
+    arguments.add_argument("--protocols", default="ocpp1.6")
     arguments.add_argument("--certificate")
     arguments.add_argument("--key")
     arguments.add_argument("--violations", help="the file for frames that don't fit their schemas")
@@ -260,14 +333,15 @@ async def main():
         csms.serve_charge_point,
         "127.0.0.1",
         options.port,
-        subprotocols=["ocpp1.6"],
+        subprotocols=options.protocols.split(","),
         process_request=csms.admit,
         ssl=tls,
         ping_interval=None,
     )
     print(json.dumps({"port": server.sockets[0].getsockname()[1]}), flush=True)
 
-    commands = asyncio.StreamReader()
+    # Longer than any message.
+    commands = asyncio.StreamReader(limit=2**20)
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
     while line := await commands.readline():

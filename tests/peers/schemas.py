@@ -65,13 +65,14 @@ class Checker:
             pass
 
     def received(self, text):
-        """The charge point sent this. Returns the frame, if it is one."""
+        """The charge point sent this. Returns it parsed, if it is JSON."""
+        frame = None
         try:
             frame = json.loads(text)
             self.check(frame)
-            return frame
         except Exception as why:  # whatever the charge point may have done wrong
-            self.report(f"{why}: {text}")
+            self.report(f"{why!r}: {text[:500]}")
+        return frame
 
     def check(self, frame):
         kind, unique, *rest = frame

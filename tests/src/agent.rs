@@ -150,6 +150,14 @@ impl Setup {
         self
     }
 
+    /// Stands between controllers, which connect to this port of 127.0.0.1, and the CSMS that was set already. What they
+    /// show is passed on.
+    #[must_use]
+    pub fn between(mut self, port: u16) -> Self {
+        self.ocpp.retain(|line| !line.starts_with("authorization_key_file"));
+        self.ocpp("mode = 'bridge'").bridge(&format!("listen = '127.0.0.1:{port}'"))
+    }
+
     /// Adds a line to `[ssh]`.
     #[must_use]
     pub fn ssh(mut self, line: &str) -> Self {

@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::ChildStdout;
 
 use crate::LONG;
-use crate::csms::python;
+use crate::peer::python;
 use crate::process::Daemon;
 use crate::ssh::KeyPair;
 use crate::sshd::ACCOUNT;

@@ -2,18 +2,15 @@
 //! `peers/csms.mjs`, on the npm package `ocpp-rpc`. They take the same commands; those that a peer doesn't have, it
 //! answers with a failure.
 
-use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{ChildStdin, ChildStdout, Command};
 
 use crate::LONG;
-use crate::process::Daemon;
+pub use crate::peer::Library;
+use crate::peer::{Peer, Transcript};
 use crate::tls::{Authority, Fault};
 
 /// The file for frames of the charge point that don't fit the JSON schemas of their messages.
@@ -21,15 +18,6 @@ const VIOLATIONS: &str = "violations";
 
 /// What the agent reports of its own accord, at any moment.
 const REPORTS: [&str; 2] = ["\"DataTransfer\"", "\"SecurityEventNotification\""];
-
-/// Who plays the CSMS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Library {
-    /// Python's `ocpp`.
-    Ocpp,
-    /// JavaScript's `ocpp-rpc`, in its strict mode.
-    OcppRpc,
-}
 
 /// How a CSMS is to be.
 #[derive(Debug, Clone)]
@@ -50,6 +38,10 @@ pub struct Options {
     pub fault: Fault,
     /// Let in only who shows a certificate of that authority.
     pub client_certificates: bool,
+    /// The subprotocols that it knows.
+    pub protocols: &'static [&'static str],
+    /// Frames that don't fit their schemas are none of the test's business: it sends them on purpose.
+    pub lenient: bool,
 }
 
 impl Default for Options {
@@ -63,6 +55,8 @@ impl Default for Options {
             tls: false,
             fault: Fault::None,
             client_certificates: false,
+            protocols: &["ocpp1.6"],
+            lenient: false,
         }
     }
 }
@@ -87,14 +81,7 @@ pub struct Csms {
     authority: Option<Authority>,
     dir: TempDir,
     port: u16,
-    running: Option<Running>,
-}
-
-#[derive(Debug)]
-struct Running {
-    daemon: Daemon,
-    commands: ChildStdin,
-    answers: Lines<BufReader<ChildStdout>>,
+    running: Option<Peer>,
 }
 
 impl Csms {
@@ -131,20 +118,20 @@ impl Csms {
     /// Ends it at once, as a crash would.
     pub async fn kill(&mut self) {
         if let Some(mut running) = self.running.take() {
-            running.daemon.kill_tree().await;
+            running.kill().await;
         }
     }
 
     /// Starts it again after [`Self::kill`], on the same port, with its counts at zero.
     pub async fn resume(&mut self) {
         let options = &self.options;
-        let mut command = match options.library {
-            Library::Ocpp => python("csms.py"),
-            Library::OcppRpc => node("csms.mjs"),
-        };
+        let mut command = options.library.program("csms");
         command.args(["--identity", &options.identity, "--boot", options.boot]);
         command.args(["--port", &self.port.to_string(), "--interval", &options.interval.to_string()]);
-        command.arg("--violations").arg(self.dir.path().join(VIOLATIONS));
+        command.args(["--protocols", &options.protocols.join(",")]);
+        if !options.lenient {
+            command.arg("--violations").arg(self.dir.path().join(VIOLATIONS));
+        }
         match &options.password {
             Some(password) => command.args(["--password", &data_encoding::HEXLOWER.encode(password)]),
             None => command.arg("--no-password"),
@@ -155,12 +142,9 @@ impl Csms {
                 command.arg("--client-ca").arg(authority.root());
             }
         }
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut daemon = Daemon::start(&mut command, &self.dir.path().join("log"));
-        let commands = daemon.child().stdin.take().expect("standard input is a pipe");
-        let stdout = daemon.child().stdout.take().expect("standard output is a pipe");
-        self.running = Some(Running { daemon, commands, answers: BufReader::new(stdout).lines() });
-        let port = self.answer().await["port"].as_u64().and_then(|port| port.try_into().ok());
+        let (peer, first) = Peer::start(&mut command, &self.dir.path().join("log")).await;
+        self.running = Some(peer);
+        let port = first["port"].as_u64().and_then(|port| port.try_into().ok());
         self.port = port.expect("the first line is the port");
     }
 
@@ -210,6 +194,28 @@ impl Csms {
         let frames = answer["answer"].as_array().unwrap_or_else(|| panic!("{text}: {answer}"));
         let report = |frame: &str| REPORTS.iter().any(|action| frame.contains(action));
         frames.iter().filter_map(Value::as_str).filter(|frame| !report(frame)).map(str::to_owned).collect()
+    }
+
+    /// Sends a text as it is; if it is a CALL with the id `until`, returns the frame that answers it.
+    pub async fn say(&mut self, text: &str, until: Option<&str>) -> Value {
+        self.running().get(json!({ "do": "say", "text": text, "until": until })).await
+    }
+
+    /// Every text that passed over its connections since it was started.
+    pub async fn transcript(&mut self) -> Transcript {
+        self.running().transcript().await
+    }
+
+    /// The subprotocol of its connection.
+    pub async fn subprotocol(&mut self) -> String {
+        let answer = self.running().get(json!({ "do": "subprotocol" })).await;
+        answer.as_str().unwrap_or_default().to_owned()
+    }
+
+    /// How its connections ended: each `{"code", "reason"}`.
+    pub async fn endings(&mut self) -> Vec<Value> {
+        let answer = self.running().get(json!({ "do": "endings" })).await;
+        answer.as_array().cloned().unwrap_or_default()
     }
 
     /// Every frame that came from the charge point.
@@ -283,14 +289,19 @@ impl Csms {
         self.ask(json!({ "do": "drop" })).await;
     }
 
+    /// Closes it with this code and reason.
+    pub async fn close_connection(&mut self, code: u16, reason: &str) {
+        self.running().get(json!({ "do": "drop", "code": code, "reason": reason })).await;
+    }
+
     /// Stops it without closing anything, as a dead network does; ended by [`Self::thaw`].
     pub fn freeze(&self) {
-        self.running.as_ref().expect("the CSMS runs").daemon.signal(Signal::SIGSTOP);
+        self.running.as_ref().expect("the CSMS runs").signal(Signal::SIGSTOP);
     }
 
     /// Lets it go on.
     pub fn thaw(&self) {
-        self.running.as_ref().expect("the CSMS runs").daemon.signal(Signal::SIGCONT);
+        self.running.as_ref().expect("the CSMS runs").signal(Signal::SIGCONT);
     }
 
     /// What it has written to standard error.
@@ -298,22 +309,12 @@ impl Csms {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
-    async fn ask(&mut self, request: Value) -> Value {
-        let running = self.running.as_mut().expect("the CSMS runs");
-        let sent = running.commands.write_all(format!("{request}\n").as_bytes()).await;
-        assert!(sent.is_ok(), "the CSMS has ended: {}", self.log());
-        self.answer().await
+    fn running(&mut self) -> &mut Peer {
+        self.running.as_mut().expect("the CSMS runs")
     }
 
-    async fn answer(&mut self) -> Value {
-        let running = self.running.as_mut().expect("the CSMS runs");
-        let line = tokio::time::timeout(LONG * 2, running.answers.next_line())
-            .await
-            .expect("the CSMS answers in time");
-        let Some(line) = line.expect("its output can be read") else {
-            panic!("the CSMS has ended: {}", self.log())
-        };
-        serde_json::from_str(&line).expect("it speaks JSON")
+    async fn ask(&mut self, request: Value) -> Value {
+        self.running().ask(request).await
     }
 }
 
@@ -323,33 +324,6 @@ impl Drop for Csms {
         let violations = std::fs::read_to_string(self.dir.path().join(VIOLATIONS)).unwrap_or_default();
         assert!(violations.is_empty() || std::thread::panicking(), "frames that don't fit:\n{violations}");
     }
-}
-
-/// A JavaScript program of `peers/`, with the packages that `tests/run` installed.
-fn node(program: &str) -> Command {
-    let peers = concat!(env!("CARGO_MANIFEST_DIR"), "/peers");
-    let made = concat!(env!("CARGO_MANIFEST_DIR"), "/.peers/npm/node_modules");
-    let modules = std::env::var_os("OCPP_TUNNEL_NODE_MODULES").map_or_else(|| made.into(), PathBuf::from);
-    assert!(
-        modules.join("ocpp-rpc").exists(),
-        "{} has no ocpp-rpc: tests/run installs it",
-        modules.display()
-    );
-    let mut command = Command::new("node");
-    command.env("NODE_PATH", modules).arg(format!("{peers}/{program}"));
-    command
-}
-
-/// A Python program of `peers/`, run by the interpreter of the environment that `tests/run` made.
-pub(crate) fn python(program: &str) -> Command {
-    let peers = concat!(env!("CARGO_MANIFEST_DIR"), "/peers");
-    let made = concat!(env!("CARGO_MANIFEST_DIR"), "/.peers/venv");
-    let venv = std::env::var_os("OCPP_TUNNEL_VENV").map_or_else(|| made.into(), PathBuf::from);
-    let interpreter = venv.join("bin/python");
-    assert!(interpreter.exists(), "{} is missing: tests/run makes it", interpreter.display());
-    let mut command = Command::new(interpreter);
-    command.arg("-B").arg(format!("{peers}/{program}"));
-    command
 }
 
 fn counts(answer: &Value) -> Counts {

@@ -8,6 +8,9 @@
 //! | --- | --- |
 //! | [`agent`] | the binary under test, its configuration, its command line |
 //! | [`csms`] | the CSMS: the PyPI package `ocpp` or the npm package `ocpp-rpc`, told what to do through pipes |
+//! | [`charge_point`] | a charge controller with an OCPP client of its own, of the same packages |
+//! | [`day`] | what passes between the two in a day |
+//! | [`fleet`] | many controllers and their CSMS, which count what passes |
 //! | [`bad_csms`] | a CSMS that breaks the rules |
 //! | [`wire`] | both ends of an OCPP connection, in the test's own hands |
 //! | [`sshd`], [`dropbear`] | the SSH servers of OpenSSH and dropbear, with an account of their own |
@@ -23,7 +26,7 @@
 //! | [`terminal`] | a person at a terminal |
 //! | [`check`] | what the self-check found |
 //! | [`figures`] | what the agent takes of the machine |
-//! | [`rig`], [`engine`] | what most stories begin with, with a CSMS and without |
+//! | [`rig`], [`engine`], [`site`] | what most stories begin with: with a CSMS, without, with a controller as well |
 //!
 //! A harness can only fail by failing the test that uses it, so that its functions panic with what went wrong.
 #![allow(
@@ -37,20 +40,25 @@
 pub mod agent;
 pub mod asyncssh;
 pub mod bad_csms;
+pub mod charge_point;
 pub mod check;
 pub mod collector;
 pub mod csms;
+pub mod day;
 pub mod dropbear;
 pub mod engine;
 pub mod figures;
+pub mod fleet;
 pub mod halting;
 pub mod log_server;
 pub mod network;
+pub mod peer;
 pub mod ports;
 pub mod process;
 pub mod proxy;
 pub mod rig;
 pub mod service;
+pub mod site;
 pub mod ssh;
 pub mod sshd;
 pub mod syslog;

@@ -48,6 +48,8 @@ pub(super) struct Leg<S> {
     /// Who is at its other end, for people.
     peer: &'static str,
     queue: VecDeque<Message>,
+    /// The kernel has no room for what was handed over.
+    is_blocked: bool,
     pub(super) figures: LegFigures,
     ping_interval: Option<Duration>,
     pong_timeout: Duration,
@@ -97,6 +99,7 @@ impl<S: Socket> Leg<S> {
             socket,
             peer,
             queue: VecDeque::new(),
+            is_blocked: false,
             figures,
             ping_interval,
             pong_timeout,
@@ -105,10 +108,10 @@ impl<S: Socket> Leg<S> {
         }
     }
 
-    /// Whether all that was queued has been handed to the socket. While it hasn't, nothing is read for this leg, so that
-    /// whoever sends to it is slowed down.
+    /// Whether all that was queued has been written. While it hasn't, nothing is read for this leg but for the rest of a
+    /// batch, so that whoever sends to it is slowed down.
     pub(super) fn has_room(&self) -> bool {
-        self.queue.is_empty()
+        self.queue.is_empty() && !self.is_blocked
     }
 
     pub(super) fn queue(&mut self, message: Message) {
@@ -117,18 +120,30 @@ impl<S: Socket> Leg<S> {
         self.queue.push_back(message);
     }
 
-    /// Hands what is queued to the socket; ready when nothing is left to do.
-    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
-        let written = self.poll_write_inner(cx);
-        written.map_err(|error| self.broken(&error))
+    /// Hands what is queued to the WebSocket layer, which gathers a little before it writes; ready when nothing is queued.
+    pub(super) fn poll_feed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
+        let fed = self.poll_feed_inner(cx);
+        fed.map_err(|error| self.broken(&error))
     }
 
-    fn poll_write_inner(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        loop {
+    /// Has all of it written; ready when it is.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
+        let flushed = match self.poll_feed_inner(cx) {
+            Poll::Ready(Ok(())) => self.socket.poll_flush_unpin(cx),
+            other => other,
+        };
+        self.is_blocked = flushed.is_pending();
+        flushed.map_err(|error| self.broken(&error))
+    }
+
+    fn poll_feed_inner(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        while !self.queue.is_empty() {
             ready!(self.socket.poll_ready_unpin(cx))?;
-            let Some(message) = self.queue.pop_front() else { return self.socket.poll_flush_unpin(cx) };
-            self.socket.start_send_unpin(message)?;
+            if let Some(message) = self.queue.pop_front() {
+                self.socket.start_send_unpin(message)?;
+            }
         }
+        Poll::Ready(Ok(()))
     }
 
     /// The next message that is for the other side.
@@ -185,13 +200,13 @@ impl<S: Socket> Leg<S> {
     pub(super) async fn close(mut self, farewell: Farewell, is_own: bool) {
         let closing = async {
             match farewell {
-                Farewell::Nothing => return Ok(()),
+                Farewell::Nothing if is_own => return Ok(()),
+                // What came before the other side broke still arrives.
+                Farewell::Nothing => return self.write_queued().await,
                 // The WebSocket layer has the reply ready.
                 Farewell::Close(_) if is_own => self.socket.flush().await?,
                 Farewell::Close(frame) => {
-                    for message in std::mem::take(&mut self.queue) {
-                        self.socket.send(message).await?;
-                    }
+                    self.write_queued().await?;
                     self.socket.send(Message::Close(frame)).await?;
                 }
             }
@@ -203,6 +218,13 @@ impl<S: Socket> Leg<S> {
         if let Ok(Err(error)) = timeout(CLOSE_TIMEOUT, closing).await {
             tracing::debug!(peer = self.peer, %error, "bridge-close-incomplete");
         }
+    }
+
+    async fn write_queued(&mut self) -> Result<(), Error> {
+        for message in std::mem::take(&mut self.queue) {
+            self.socket.feed(message).await?;
+        }
+        self.socket.flush().await
     }
 
     fn lost(&self, what: &str) -> Ending {

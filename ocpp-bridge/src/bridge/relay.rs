@@ -24,7 +24,8 @@ use super::{
     timing::RoundTrips,
 };
 use crate::{
-    CallId, Command, ConnectionProfile, Event, Full, Outcome, RegistrationStatus, limits::PROVEN_AFTER,
+    CallId, Command, ConnectionProfile, Event, Full, Outcome, RegistrationStatus,
+    limits::{MAX_BATCH, PROVEN_AFTER},
 };
 
 /// The two sides of a connection.
@@ -315,19 +316,37 @@ impl<D: Socket + 'static, U: Socket + 'static> Pair<D, U> {
         self.controller.has_room() && filter.is_none_or(Filter::wants_csms)
     }
 
-    /// Writes what is queued, and moves one message. Ready when the state has changed.
+    /// Moves the messages that are there already, a batch of them at most, and has them written. Ready when the state has
+    /// changed.
     fn poll_move(&mut self, cx: &mut Context<'_>, filter: &mut Filter) -> Poll<Result<(), (Side, Ending)>> {
-        self.take_ours(filter);
         let waited = [self.controller.has_room(), self.csms.has_room()];
-        if let Poll::Ready(Err(ending)) = self.controller.poll_write(cx) {
+        let mut moved = false;
+        for _ in 0..MAX_BATCH {
+            match self.poll_step(cx, filter) {
+                Poll::Ready(Ok(())) => moved = true,
+                Poll::Ready(Err(ended)) => return Poll::Ready(Err(ended)),
+                Poll::Pending => break,
+            }
+        }
+        if let Poll::Ready(Err(ending)) = self.controller.poll_flush(cx) {
             return Poll::Ready(Err((Side::Controller, ending)));
         }
-        if let Poll::Ready(Err(ending)) = self.csms.poll_write(cx) {
+        if let Poll::Ready(Err(ending)) = self.csms.poll_flush(cx) {
             return Poll::Ready(Err((Side::Csms, ending)));
         }
-        if waited != [self.controller.has_room(), self.csms.has_room()] {
-            // Legs are read again, so that their silence counts: the timer has to know.
-            return Poll::Ready(Ok(()));
+        // Legs that are read again: their silence counts from now on, and the timer has to know.
+        let changed = moved || waited != [self.controller.has_room(), self.csms.has_room()];
+        if changed { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    /// Hands over what is queued, and moves one message.
+    fn poll_step(&mut self, cx: &mut Context<'_>, filter: &mut Filter) -> Poll<Result<(), (Side, Ending)>> {
+        self.take_ours(filter);
+        if let Poll::Ready(Err(ending)) = self.controller.poll_feed(cx) {
+            return Poll::Ready(Err((Side::Controller, ending)));
+        }
+        if let Poll::Ready(Err(ending)) = self.csms.poll_feed(cx) {
+            return Poll::Ready(Err((Side::Csms, ending)));
         }
         self.turn = !self.turn;
         let sides = if self.turn { [Side::Controller, Side::Csms] } else { [Side::Csms, Side::Controller] };

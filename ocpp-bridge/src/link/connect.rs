@@ -34,6 +34,7 @@ use crate::{
     limits::{
         DNS_TIMEOUT, HANDSHAKE_TIMEOUT, MAX_ADDRESSES, MAX_MESSAGE_BYTES, MAX_WRITE_BUFFER_BYTES,
         PROXY_TIMEOUT, READ_BUFFER_BYTES, TCP_CONNECT_TIMEOUT, TCP_USER_TIMEOUT, TLS_TIMEOUT,
+        WRITE_BATCH_BYTES,
     },
     security::{ClientAuth, Credentials, LinkSecurity, TlsSettings},
 };
@@ -194,7 +195,7 @@ pub(crate) fn bounds() -> WebSocketConfig {
         .max_message_size(Some(MAX_MESSAGE_BYTES))
         .max_frame_size(Some(MAX_MESSAGE_BYTES))
         .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(0)
+        .write_buffer_size(WRITE_BATCH_BYTES)
         .max_write_buffer_size(MAX_WRITE_BUFFER_BYTES)
 }
 

@@ -12,11 +12,11 @@ use tokio::{
 };
 use tokio_tungstenite::{
     WebSocketStream,
-    tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
+    tungstenite::protocol::{CloseFrame, Role, frame::coding::CloseCode},
 };
 
 use super::*;
-use crate::{Access, ConfigurationStatus, LinkSecurity};
+use crate::{Access, ConfigurationStatus, LinkSecurity, link::connect::bounds};
 
 type Peer = WebSocketStream<DuplexStream>;
 type Ended = Result<Finished<&'static str>, Shutdown>;
@@ -35,7 +35,7 @@ struct World {
 /// Both ends of a WebSocket.
 async fn web_socket(ours: Role, theirs: Role) -> (Peer, Peer) {
     let (one, other) = tokio::io::duplex(4096);
-    let bounds = Some(WebSocketConfig::default().write_buffer_size(0));
+    let bounds = Some(bounds());
     (
         WebSocketStream::from_raw_socket(one, ours, bounds).await,
         WebSocketStream::from_raw_socket(other, theirs, bounds).await,
@@ -128,6 +128,26 @@ async fn a_close_code_is_passed_on_in_both_directions() {
         };
         assert_eq!(world.ended().await, format!("{by} closed the connection: 1012 \"back soon\""));
     }
+}
+
+#[tokio::test]
+async fn what_was_sent_before_a_break_arrives_before_it() {
+    let World { mut controller, mut csms, relay, interrupt, commands, .. } = World::new(false, None).await;
+    let sending = async {
+        for number in 0..200 {
+            controller.send(Message::text(format!("[{number}]"))).await.unwrap();
+        }
+        drop(controller);
+    };
+    let hearing = async {
+        for number in 0..200 {
+            assert_eq!(text(&mut csms).await, format!("[{number}]"));
+        }
+    };
+    tokio::join!(sending, hearing);
+    let ended = timeout(Duration::from_secs(30), relay).await.expect("it ends").unwrap();
+    assert!(matches!(ended, Ok(Finished::Ended { .. })), "{ended:?}");
+    drop((interrupt, commands));
 }
 
 #[tokio::test]
