@@ -2,10 +2,14 @@
 
 use std::borrow::Cow;
 
-use reverse_tunnel::{Failure, FailureKind, HostKeyFault, Reason, Server, Status};
+use ocpp_bridge::{LinkFault, LinkState, LinkStatus};
+use reverse_tunnel::{Failure, FailureKind, HostKeyFault, Reason, Server, State, Status};
 
 /// The cure for a month whose bytes are used up.
 pub const DATA_CAP: &str = "wait for the next month, or raise policy.monthly_bytes and restart the agent";
+
+/// What there is to do about a connection that broke off.
+const AGAIN: &str = "nothing: it is tried again by itself";
 
 /// The cure for an attempt to get to a server that failed.
 #[must_use]
@@ -27,7 +31,7 @@ pub fn for_failure(kind: FailureKind, server: &Server) -> Cow<'static, str> {
         FailureKind::Forward => {
             "free the port on the server: see permitlisten, AllowTcpForwarding and ClientAliveInterval of its sshd"
         }
-        FailureKind::Lost => "it is tried again by itself",
+        FailureKind::Lost => AGAIN,
     };
     text.into()
 }
@@ -65,6 +69,54 @@ fn host(server: &Server) -> String {
     server.host().to_string().trim_matches(['[', ']']).to_owned()
 }
 
+/// The cure for an attempt to get to the CSMS that failed.
+#[must_use]
+pub fn for_link_fault(fault: LinkFault) -> &'static str {
+    match fault {
+        LinkFault::Dns => "mend the device's DNS, or check the name in ocpp.url",
+        LinkFault::Network => "check ocpp.url and ocpp.proxy, and that the site's firewall lets them out",
+        LinkFault::Certificate | LinkFault::Tls => {
+            "check ocpp.ca_file, the name in ocpp.url and the clock, and the CSMS's certificate"
+        }
+        LinkFault::TlsVersion => "have TLS 1.2 or 1.3 switched on at the CSMS",
+        LinkFault::Credentials => {
+            "check ocpp.identity and ocpp.authorization_key_file with the CSMS's operator"
+        }
+        LinkFault::Unknown => "check the path in ocpp.url, and that the CSMS knows this ocpp.identity",
+        LinkFault::Unavailable => "ask the CSMS's operator if it stays so; it is tried again by itself",
+        LinkFault::Protocol => {
+            "check that ocpp.url leads to a CSMS for OCPP 1.6J, and not to something before it"
+        }
+    }
+}
+
+/// The cure for a link that isn't well; none for one that is, or whose trouble is only that it is young.
+#[must_use]
+pub fn for_link(status: &LinkStatus) -> Option<&'static str> {
+    match (status.state, status.fault) {
+        (LinkState::Accepted, _) => None,
+        (LinkState::Pending | LinkState::Rejected, _) => {
+            Some("ask the CSMS's operator to accept this charge point; it is asked again by itself")
+        }
+        (_, Some(fault)) => Some(for_link_fault(fault)),
+        (LinkState::Booting, None) => status
+            .last_error
+            .as_ref()
+            .map(|_| "ask the CSMS's operator if it stays so; it is tried again by itself"),
+        (_, None) => status.last_error.as_ref().map(|_| AGAIN),
+    }
+}
+
+/// The cure for a tunnel that is wanted and not up, or that ended although it was.
+#[must_use]
+pub fn for_tunnel(status: &Status) -> Option<Cow<'static, str>> {
+    match status.state {
+        State::Closed(_) => for_end(status),
+        State::Up => None,
+        _ => status.last_error.as_ref().map(|error| for_failure(error.kind, status.destination.server())),
+    }
+}
+
 /// The failure that a tunnel ended by; none if it ended for another reason, whatever went wrong before.
 #[must_use]
 pub fn fatal(status: &Status) -> Option<&Failure> {
@@ -85,5 +137,33 @@ pub fn for_end(status: &Status) -> Option<Cow<'static, str>> {
     match status.state.reason()? {
         Reason::DataCap => Some(DATA_CAP.into()),
         _ => fatal(status).map(|error| for_failure(error.kind, status.destination.server())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_that_is_not_well_has_a_cure_and_one_that_is_has_none() {
+        let link = |state, fault, error: Option<&str>| {
+            let last_error = error.map(str::to_owned);
+            for_link(&LinkStatus { state, fault, last_error, ..LinkStatus::default() })
+        };
+        assert_eq!(link(LinkState::Accepted, None, None), None);
+        assert_eq!(link(LinkState::Connecting, None, None), None);
+        assert_eq!(link(LinkState::Booting, None, None), None);
+        assert!(
+            link(LinkState::Booting, None, Some("unanswered")).is_some_and(|cure| cure.contains("operator"))
+        );
+        assert!(
+            link(LinkState::Pending, None, None)
+                .is_some_and(|cure| cure.contains("accept this charge point"))
+        );
+        assert!(
+            link(LinkState::Backoff, Some(LinkFault::Credentials), Some("401"))
+                .is_some_and(|cure| cure.contains("authorization_key_file"))
+        );
+        assert_eq!(link(LinkState::Backoff, None, Some("it closed")), Some(AGAIN));
     }
 }

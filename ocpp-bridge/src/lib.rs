@@ -98,8 +98,8 @@ pub use charge_point::{
 };
 pub use configuration::{Access, Registry};
 pub use link::{
-    AttemptError, AttemptFault, Attempts, Backoff, Command, ConnectionProfile, LinkFault, LinkSettings,
-    LinkState, LinkStatus, Url,
+    AttemptError, Attempts, Backoff, Command, ConnectionProfile, LinkFault, LinkSettings, LinkState,
+    LinkStatus, Url,
 };
 pub use rust_ocpp::v1_6::types::{ConfigurationStatus, DataTransferStatus, RegistrationStatus};
 pub use security::{

@@ -27,7 +27,7 @@ use tokio::{
 };
 
 pub use self::{
-    attempt::{AttemptError, AttemptFault, attempt},
+    attempt::{AttemptError, attempt},
     backoff::Backoff,
     fault::LinkFault,
     status::{Attempts, LinkState, LinkStatus},
@@ -317,7 +317,7 @@ impl Driver {
                             .retry_after()
                             .and_then(|wait| now().checked_add(wait.saturating_add(random)));
                     }
-                    self.publisher.fault(error.fault());
+                    self.publisher.fault(Some(error.fault()));
                     self.failed(Failure::Connect, index, error.gist(), error.to_string());
                 }
             }

@@ -2,12 +2,13 @@
 //! CSMS knows one connection of each identity. Without one, a connection is made and closed at once; BootNotification
 //! isn't sent, so that the CSMS doesn't take the check for a start of the charge point.
 
-use ocpp_bridge::{AttemptFault, LinkSettings, Url, link};
+use ocpp_bridge::{LinkFault, LinkSettings, Url, link};
 use serde_json::Value;
 
 use super::bridge;
 use super::report::{Report, Step};
 use super::running::Running;
+use crate::advice;
 use crate::config::{Config, Ocpp};
 use crate::control::protocol::Problem;
 use crate::exit::Exit;
@@ -56,6 +57,8 @@ fn of_agent(ocpp: &Value) -> Result<((), String), Problem> {
     let profile =
         ocpp["profile"].as_u64().map_or_else(String::new, |profile| format!(", security profile {profile}"));
     let why = ocpp["last_error"].as_str().map_or_else(String::new, |error| format!(": {error}"));
+    // An agent that has only begun to connect has nothing to tell yet.
+    let cure = ocpp["cure"].as_str().unwrap_or("wait a moment, and look again");
     match state {
         "accepted" if ocpp["profile"].as_u64() < ocpp["security_profile"].as_u64() => {
             let wanted = ocpp["security_profile"].as_u64().and_then(|wanted| u8::try_from(wanted).ok());
@@ -67,19 +70,19 @@ fn of_agent(ocpp: &Value) -> Result<((), String), Problem> {
             format!(
                 "the CSMS at {url} is connected, and has answered BootNotification with {state} since {since}"
             ),
-            "ask the CSMS's operator to accept this charge point; the agent asks again by itself",
+            cure,
         )),
         "booting" => Err(Problem::new(
             Exit::Error,
             format!(
                 "the CSMS at {url} is connected since {since}, and hasn't answered BootNotification yet{why}"
             ),
-            "wait a moment, and ask the CSMS's operator if it stays so",
+            cure,
         )),
         _ => Err(Problem::new(
             Exit::Error,
             format!("the agent's link to {url} is in state {state} since {since}{why}"),
-            "mend what it says; the agent tries again by itself",
+            cure,
         )),
     }
 }
@@ -107,8 +110,8 @@ async fn attempt(url: &Url, settings: &LinkSettings, wanted: u8) -> Result<((), 
             Ok(((), format!("{url} takes our connection: security profile {profile}, subprotocol ocpp1.6")))
         }
         Err(error) => {
-            let (exit, cure) = advice(error.fault);
-            Err(Problem::new(exit, format!("{url}: {error}"), cure))
+            let cure = advice::for_link_fault(error.fault);
+            Err(Problem::new(exit(error.fault), format!("{url}: {error}"), cure))
         }
     }
 }
@@ -121,25 +124,11 @@ fn shortfall(url: &str, wanted: u8) -> Problem {
     Problem::new(Exit::Error, text, "let the CSMS verify clients")
 }
 
-fn advice(fault: AttemptFault) -> (Exit, &'static str) {
+fn exit(fault: LinkFault) -> Exit {
     match fault {
-        AttemptFault::Dns => (Exit::Network, "mend the device's DNS, or check the name in ocpp.url"),
-        AttemptFault::Network => {
-            (Exit::Network, "check ocpp.url and ocpp.proxy, and that the site's firewall lets them out")
-        }
-        AttemptFault::Tls => (
-            Exit::Error,
-            "check ocpp.ca_file, the name in ocpp.url and the clock, and the CSMS's certificate",
-        ),
-        AttemptFault::Credentials => {
-            (Exit::Auth, "check ocpp.identity and ocpp.authorization_key_file with the CSMS's operator")
-        }
-        AttemptFault::Unknown => {
-            (Exit::Error, "check the path in ocpp.url, and that the CSMS knows this ocpp.identity")
-        }
-        AttemptFault::Protocol => {
-            (Exit::Error, "check that ocpp.url leads to a CSMS for OCPP 1.6J, and not to something before it")
-        }
+        LinkFault::Dns | LinkFault::Network => Exit::Network,
+        LinkFault::Credentials => Exit::Auth,
+        _ => Exit::Error,
     }
 }
 

@@ -55,6 +55,9 @@ fn for_people(document: &Value, colour: bool) -> String {
     if let Some(error) = document["ocpp"]["last_error"].as_str() {
         lines.push(format!("     last error: {error}"));
     }
+    if let Some(cure) = document["ocpp"]["cure"].as_str() {
+        lines.push(format!("     to do: {cure}"));
+    }
     if let Some(change) = document["ocpp"]["security_change"].as_str() {
         lines.push(format!("     security change: {change}"));
     }
@@ -194,6 +197,7 @@ fn tunnel_lines(tunnel: &Value) -> Vec<String> {
         ("expires", "until"),
         ("retry_at", "next try at"),
         ("last_error", "last error:"),
+        ("cure", "to do:"),
         ("refused", "last refusal:"),
     ];
     for (name, words) in notes {
@@ -263,6 +267,16 @@ mod tests {
             let text = for_people(&document, false);
             assert_eq!(text.contains("doesn't ask for our client certificate"), told, "{text}");
         }
+    }
+
+    #[test]
+    fn people_are_told_what_to_do() {
+        let mut document = document("backoff");
+        document["ocpp"]["cure"] = "look at the CSMS".into();
+        document["tunnels"][0]["cure"] = "look at the server".into();
+        let text = for_people(&document, false);
+        assert!(text.contains("\n     to do: look at the CSMS\n"), "{text}");
+        assert!(text.ends_with("last error: a\nb\n     to do: look at the server"), "{text}");
     }
 
     #[test]

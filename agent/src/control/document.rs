@@ -9,6 +9,7 @@ use reverse_tunnel::limits::NOTICE;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use crate::advice;
 use crate::audit::Health;
 use crate::clock;
 use crate::journal::RemoteView;
@@ -118,7 +119,7 @@ impl Observed {
     fn ocpp(&self) -> Value {
         let Some(status) = self.ocpp.as_ref().map(|status| status.borrow().clone()) else {
             return json!({
-                "mode": self.mode, "state": "off", "url": null, "profile": null, "since": null, "last_error": null,
+                "mode": self.mode, "state": "off", "url": null, "profile": null, "since": null, "last_error": null, "cure": null,
                 "security_profile": null, "security_change": null,
                 "reports": null, "controllers": [],
             });
@@ -131,6 +132,7 @@ impl Observed {
             "profile": status.profile,
             "since": clock::rfc3339(clock::wall(status.since)),
             "last_error": status.last_error,
+            "cure": advice::for_link(&status),
             "security_profile": security.profile,
             "security_change": security.change,
             "reports": self.reports.as_ref().map(|reports| {
@@ -199,6 +201,7 @@ fn tunnel(view: &View) -> Value {
         "ends_soon": ends_soon(view),
         "retry_at": status.and_then(|status| status.retry_at).map(wall),
         "last_error": status.and_then(|status| status.last_error.as_ref()).map(|error| error.text.clone()),
+        "cure": status.and_then(advice::for_tunnel),
         "host_key": status.and_then(|status| status.host_key.as_ref()).map(|key| key.fingerprint.clone()),
         "address": peer.map(|peer| peer.server.clone()),
         "proxy": peer.and_then(|peer| peer.proxy).map(|proxy| proxy.to_string()),

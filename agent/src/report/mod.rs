@@ -143,7 +143,9 @@ impl Reports {
 
     /// There is no link because of this.
     pub fn link_fault(&mut self, fault: LinkFault, error: &str, now: Instant) {
-        self.happened(SecurityEvent::link_fault(fault, error), now);
+        if let Some(event) = SecurityEvent::link_fault(fault, error) {
+            self.happened(event, now);
+        }
     }
 
     /// The CSMS has asked for a reset, which begins the link anew.

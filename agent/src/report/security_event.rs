@@ -77,14 +77,20 @@ impl SecurityEvent {
         Self::new(Kind::StartupOfTheDevice, fields)
     }
 
-    /// There was no link because of this.
-    pub(super) fn link_fault(fault: LinkFault, error: &str) -> Self {
+    /// There was no link because of this; none where that is nobody's doing (security whitepaper, 7).
+    pub(super) fn link_fault(fault: LinkFault, error: &str) -> Option<Self> {
         let kind = match fault {
             LinkFault::Certificate => Kind::InvalidCentralSystemCertificate,
             LinkFault::TlsVersion => Kind::InvalidTlsVersion,
             LinkFault::Credentials => Kind::FailedToAuthenticateAtCentralSystem,
+            LinkFault::Dns
+            | LinkFault::Network
+            | LinkFault::Tls
+            | LinkFault::Unknown
+            | LinkFault::Unavailable
+            | LinkFault::Protocol => return None,
         };
-        Self::new(kind, [("error", error.to_owned())])
+        Some(Self::new(kind, [("error", error.to_owned())]))
     }
 
     /// The CSMS has asked for a reset.

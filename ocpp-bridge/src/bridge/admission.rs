@@ -1,6 +1,7 @@
 //! One controller's way in: its request, who it is, the CSMS's answer, and only then our own.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -31,8 +32,9 @@ use crate::{
 pub(super) struct Reception {
     pub(super) seats: Vec<SeatHandle>,
     pub(super) tls: Option<ServerTls>,
-    /// Who was refused last, and why, so that a thousand equal refusals make one line.
-    logged: Mutex<Option<Refused>>,
+    /// Why each controller was refused last, and under no name whoever is none of them, so that a thousand equal refusals
+    /// make one line.
+    logged: Mutex<BTreeMap<Option<String>, Refused>>,
 }
 
 /// Why a controller isn't let in, for the log.
@@ -46,14 +48,16 @@ struct Refused {
 
 impl Reception {
     pub(super) fn new(tls: Option<ServerTls>) -> Self {
-        Self { seats: Vec::new(), tls, logged: Mutex::new(None) }
+        Self { seats: Vec::new(), tls, logged: Mutex::default() }
     }
 
     /// Brings a connection to the seat of its controller, or refuses it.
     pub(super) async fn admit(self: Arc<Self>, tcp: TcpStream, peer: SocketAddr) {
         let Err(refused) = self.admit_inner(tcp).await else { return };
-        let new = Some(refused.clone());
-        let before = std::mem::replace(&mut *self.logged.lock().unwrap_or_else(PoisonError::into_inner), new);
+        let known = |name: &String| self.seats.iter().any(|seat| seat.identity == *name);
+        let place = refused.identity.clone().filter(known);
+        let before =
+            self.logged.lock().unwrap_or_else(PoisonError::into_inner).insert(place, refused.clone());
         if before.as_ref() != Some(&refused) {
             let Refused { identity, reason } = refused;
             tracing::info!(%peer, identity, reason, "bridge-refused");

@@ -121,7 +121,7 @@ impl Desk {
             self.change(ControllerState::Waiting, |status| status.last_error = Some(reason.clone()));
             self.publish(|link| {
                 link.state(LinkState::Waiting);
-                link.fault(error.fault());
+                link.fault(Some(error.fault()));
                 link.failed(reason);
             });
         }

@@ -42,7 +42,7 @@ pub struct LinkStatus {
     pub last_error: Option<String>,
     /// The CSMS's last answer to BootNotification.
     pub boot: Option<RegistrationStatus>,
-    /// What the last try to connect failed by, if it matters for security; none once there is a connection.
+    /// What the last try to connect failed by; none once there is a connection.
     pub fault: Option<LinkFault>,
     /// How the connections with the present profile went.
     pub attempts: Attempts,
