@@ -14,7 +14,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ocpp_bridge::{
-    Command, ConfigurationStatus, ControllerStatus, DataTransferStatus, Event, LinkStatus, RequestId,
+    Command, ConfigurationStatus, ControllerStatus, DataTransferStatus, Event, LinkStatus, Reply, RequestId,
+    frame::ErrorCode,
 };
 use reverse_tunnel::{Destination, DeviceKeys, Identity, Reason};
 use tokio::sync::{mpsc, watch};
@@ -241,7 +242,12 @@ impl Trigger {
                         self.record_change(source, Outcome::Success, &key, Some(&value));
                         self.kept.keep(key, value, now());
                     }
-                    // None was registered; what isn't answered would wait for ever.
+                    // None of both was registered; what isn't answered would wait for ever.
+                    Some(Event::Call { request, .. }) => {
+                        let (code, description) = (ErrorCode::NotSupported, String::new());
+                        let reply = Reply::Error { code, description };
+                        let _ = self.commands.send(Command::AnswerCall { request, reply }).await;
+                    }
                     Some(Event::DataTransfer { request, .. }) => {
                         let status = DataTransferStatus::UnknownVendorId;
                         let answer = Command::AnswerTransfer { request, status, data: None };

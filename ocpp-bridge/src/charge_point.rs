@@ -13,6 +13,7 @@ mod own;
 mod payload;
 mod reset;
 mod restore;
+mod served;
 mod station;
 mod transfer;
 mod trigger;
@@ -39,6 +40,7 @@ pub(crate) use self::{
 pub use self::{
     event::{Event, RequestId},
     outbox::{Call, CallId, Full, Outcome},
+    served::Reply,
     transfer::Vendor,
     trigger::Report,
 };
@@ -84,6 +86,10 @@ pub struct Settings {
     /// The embedder has logs to upload: GetLog and GetDiagnostics are put to it as [`Event::Upload`]. Otherwise they are
     /// answered `NotSupported`.
     pub uploads: bool,
+    /// Actions of the CSMS that the embedder serves in the charge point's place, in the standard's spelling: each CALL is put to it
+    /// as [`Event::Call`], whatever its payload. So a device with a vehicle's side answers RemoteStartTransaction or
+    /// SetChargingProfile. Leave ChangeConfiguration and GetConfiguration to the charge point, or its keys can't be reached.
+    pub actions: Vec<String>,
 }
 
 /// The charge point side of OCPP 1.6J.
@@ -126,6 +132,7 @@ impl Settings {
             call_timeout: limits::CALL_TIMEOUT,
             vendors: Vec::new(),
             uploads: false,
+            actions: Vec::new(),
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! It is for devices and agents that are a charge point without a vehicle's side: boot, heartbeat, configuration, triggers, reset of the
 //! link, DataTransfer, uploads of logs and the security profiles are whole; transactions, reservations and the like are
-//! answered as the standard wants it of who hasn't got them.
+//! answered as the standard wants it of who hasn't got them. A device that has a vehicle's side names the actions that it serves itself
+//! ([`Settings::actions`]) and sends what it has to say as CALLs of its own ([`ChargePoint::call`]).
 //!
 //! # Layout
 //!
@@ -94,7 +95,7 @@ pub use bridge::{
     Bridge, BridgeSettings, ControllerState, ControllerStatus, Filter, LegFigures, RescueSettings,
 };
 pub use charge_point::{
-    BootInfo, Call, CallId, ChargePoint, Event, Full, Outcome, Report, RequestId, Settings, Vendor,
+    BootInfo, Call, CallId, ChargePoint, Event, Full, Outcome, Reply, Report, RequestId, Settings, Vendor,
 };
 pub use configuration::{Access, Registry};
 pub use link::{

@@ -41,7 +41,7 @@ use self::{
 };
 use crate::{
     Call, CallId, ChargePoint, ConfigurationStatus, DataTransferStatus, Event, Full, Outcome,
-    RegistrationStatus, Report, RequestId, UploadAnswer, UploadSubject,
+    RegistrationStatus, Reply, Report, RequestId, UploadAnswer, UploadSubject,
     limits::{MAX_UNANSWERED_CALLS, PING_INTERVAL, PONG_TIMEOUT, PROVEN_AFTER, STABLE_AFTER},
     security::{Credentials, LinkSecurity, TlsSettings},
 };
@@ -117,6 +117,13 @@ pub enum Command {
         /// The answer.
         answer: UploadAnswer,
     },
+    /// See [`ChargePoint::answer_call`].
+    AnswerCall {
+        /// Which request is answered.
+        request: RequestId,
+        /// The answer.
+        reply: Reply,
+    },
     /// See [`ChargePoint::set_report`].
     SetReport {
         /// Which one.
@@ -181,7 +188,7 @@ struct Driver {
 ///
 /// `events` may be slow: while it is full, the CSMS has to wait, and nothing else. `status` always shows the
 /// latest state. Every event that wants an answer is to be answered, even if by a refusal, with the command of its kind
-/// ([`Command::AnswerChange`], [`Command::AnswerTransfer`], [`Command::AnswerUpload`]): while
+/// ([`Command::AnswerChange`], [`Command::AnswerTransfer`], [`Command::AnswerUpload`], [`Command::AnswerCall`]): while
 /// [`MAX_PENDING_ANSWERS`](crate::limits::MAX_PENDING_ANSWERS) wait, nothing is read from the CSMS.
 pub async fn run(
     settings: LinkSettings,
@@ -500,6 +507,7 @@ fn obey(
         Command::AnswerUpload { request, subject, answer } => {
             charge_point.answer_upload(request, subject, answer);
         }
+        Command::AnswerCall { request, reply } => charge_point.answer_call(request, reply),
         Command::SetReport { report, payload } => charge_point.set_report(report, payload),
         Command::Call(call) => {
             let id = call.id;

@@ -175,7 +175,10 @@ fn act(
         }
         // No event of a filter wants any of these.
         Turn::Command(Some(
-            Command::AnswerTransfer { .. } | Command::AnswerUpload { .. } | Command::SetReport { .. },
+            Command::AnswerTransfer { .. }
+            | Command::AnswerUpload { .. }
+            | Command::AnswerCall { .. }
+            | Command::SetReport { .. },
         )) => tracing::debug!("bridge-command-ignored"),
         Turn::Room(permit) => {
             let lost = surplus.take().map(|id| Event::Called { id, outcome: Outcome::Lost });

@@ -40,6 +40,7 @@ pub(super) enum Asked {
     Transfer,
     Log,
     Diagnostics,
+    Call,
 }
 
 #[derive(Debug)]

@@ -9,6 +9,7 @@ use super::{
     connection::Asked,
     payload::{ChangeConfiguration, GetConfiguration, Refusal},
     reset::reset,
+    served::by_embedder,
     station::{
         change_availability, clear_cache, remote_start_transaction, remote_stop_transaction, unlock_connector,
     },
@@ -95,6 +96,9 @@ pub(super) fn serve(
     action: &str,
     payload: &RawValue,
 ) -> Served {
+    if let Some(served) = by_embedder(charge_point, id, action, payload) {
+        return served;
+    }
     match ACTIONS.iter().find(|(name, _)| *name == action) {
         Some((_, handler)) => handler(charge_point, id, payload),
         None => Err(Refusal::new(ErrorCode::NotImplemented, "the action is unknown")),

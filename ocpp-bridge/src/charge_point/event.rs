@@ -17,7 +17,8 @@ pub struct RequestId(pub(crate) u64);
 ///
 /// Events with a [`RequestId`] are to be answered, all of them: what isn't answered keeps its place until the connection ends, and
 /// with [`MAX_PENDING_ANSWERS`](crate::limits::MAX_PENDING_ANSWERS) of them nothing more is read. They come only for what the
-/// embedder has registered: its keys, [`Settings::vendors`](super::Settings::vendors), [`Settings::uploads`](super::Settings::uploads).
+/// embedder has registered: its keys, [`Settings::vendors`](super::Settings::vendors), [`Settings::uploads`](super::Settings::uploads),
+/// [`Settings::actions`](super::Settings::actions).
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// The CSMS wants a key of the embedder changed. To be answered by [`ChargePoint::answer_change`].
@@ -52,6 +53,17 @@ pub enum Event {
         request: RequestId,
         /// What it wants, and where.
         wanted: UploadRequest,
+        /// What protects the link over which the request came.
+        security: LinkSecurity,
+    },
+    /// The CSMS calls an action that the embedder serves. To be answered by [`ChargePoint::answer_call`].
+    Call {
+        /// To be named in the answer.
+        request: RequestId,
+        /// The action.
+        action: String,
+        /// Its payload: any JSON, as the CSMS wrote it.
+        payload: String,
         /// What protects the link over which the request came.
         security: LinkSecurity,
     },
@@ -90,6 +102,12 @@ pub enum Event {
 impl Event {
     /// Whether the CSMS waits for the embedder's answer.
     pub(super) fn is_request(&self) -> bool {
-        matches!(self, Self::ChangeConfiguration { .. } | Self::DataTransfer { .. } | Self::Upload { .. })
+        matches!(
+            self,
+            Self::ChangeConfiguration { .. }
+                | Self::DataTransfer { .. }
+                | Self::Upload { .. }
+                | Self::Call { .. }
+        )
     }
 }

@@ -129,6 +129,45 @@ fn registered_data_transfers_are_put_to_the_embedder() {
 }
 
 #[test]
+fn actions_that_the_embedder_serves_are_put_to_it() {
+    let actions =
+        vec!["RemoteStartTransaction".to_owned(), "UnlockConnector".to_owned(), "OfTomorrow".to_owned()];
+    let mut world = World::with(|settings| settings.actions = actions);
+    world.connect();
+    world.answer_boot(&json!({"status": "Accepted", "interval": 300}));
+    world.events();
+    world.receive(&json!([2, "1", "RemoteStopTransaction", {"transactionId": 1}]));
+    assert_eq!(world.sent(), [json!([3, "1", {"status": "Rejected"}])], "the others are the charge point's");
+
+    for (action, reply, answer) in [
+        (
+            "RemoteStartTransaction",
+            Reply::Result(serde_json::from_str(r#"{"status":"Accepted"}"#).unwrap()),
+            json!([3, "7", {"status": "Accepted"}]),
+        ),
+        (
+            "OfTomorrow",
+            Reply::Error { code: crate::frame::ErrorCode::InternalError, description: "x".repeat(300) },
+            json!([4, "7", "InternalError", "x".repeat(255), {}]),
+        ),
+    ] {
+        world.receive_text(&format!(r#"[2,"7","{action}",{{ "idTag" : "é" }}]"#));
+        let events = world.events();
+        let [Event::Call { request, action: called, payload, security }] = events.as_slice() else {
+            panic!("{events:?}")
+        };
+        assert_eq!((called.as_str(), payload.as_str(), *security), (action, r#"{ "idTag" : "é" }"#, SECURE));
+        assert!(world.sent().is_empty(), "the embedder decides");
+        world.charge_point.answer_change(*request, ConfigurationStatus::Accepted);
+        assert!(world.sent().is_empty(), "an answer to something else");
+        world.charge_point.answer_call(*request, reply.clone());
+        assert_eq!(world.sent(), [answer]);
+        world.charge_point.answer_call(*request, reply);
+        assert!(world.sent().is_empty(), "once");
+    }
+}
+
+#[test]
 fn reset_ends_the_connection_after_its_answer_and_registers_anew() {
     for kind in ["Hard", "Soft"] {
         let mut world = World::accepted();
