@@ -426,9 +426,14 @@ async fn the_agents_own_link_is_told_as_it_is() {
     assert_eq!(rig.csms.counts().await.connections, 1);
 
     rig.csms.kill().await;
-    rig.agent.link_is("backoff").await;
+    let cure = "check ocpp.url and ocpp.proxy";
+    wait_until("nobody answers any more", LONG, async || {
+        let status = rig.agent.status().await;
+        status["ocpp"]["cure"].as_str().is_some_and(|told| told.starts_with(cure)).then_some(())
+    })
+    .await;
     let found = check(&rig.agent, &[]).await;
-    found.fails("ocpp", "the agent's link to ws://", "the agent tries again by itself");
+    found.fails("ocpp", "the agent's link to ws://", cure);
 }
 
 #[tokio::test]
