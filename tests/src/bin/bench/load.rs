@@ -231,7 +231,7 @@ fn tree_cpu_seconds(pid: u32) -> f64 {
 }
 
 /// The CPU time that a process's threads have used, in user and kernel mode, by the scheduler's count of nanoseconds.
-fn cpu_seconds(pid: u32) -> f64 {
+pub(crate) fn cpu_seconds(pid: u32) -> f64 {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let nanoseconds = threads.filter_map(|thread| {
         let text = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;

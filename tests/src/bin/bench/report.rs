@@ -1,6 +1,7 @@
 //! The results as Markdown: a table of medians, and one of the bars.
 
 use crate::client::Client;
+use crate::echo::{Block, TURNS};
 use crate::load::Cost;
 use crate::{MANY, Sample};
 
@@ -15,9 +16,8 @@ const fn measure(title: &'static str, decimals: usize, of: fn(&Sample) -> f64) -
     Measure { title, decimals, of }
 }
 
-const MEASURES: [Measure; 21] = [
+const MEASURES: [Measure; 20] = [
     measure("port answers after, ms", 0, |s| s.opened_in),
-    measure("echo of 64 bytes, µs", 0, |s| s.echo),
     measure("connections a second", 0, |s| s.connections_per_second),
     measure("to device, 1 connection, MB/s", 0, |s| s.to_device[0].megabytes_per_second),
     measure("… client CPU, s/GB", 2, |s| s.to_device[0].client_cpu),
@@ -39,21 +39,31 @@ const MEASURES: [Measure; 21] = [
     measure("private idle, MB", 1, |s| s.idle_private),
 ];
 
-pub(crate) fn print(samples: &[Vec<Sample>], rounds: usize, megabytes: u64) {
+pub(crate) fn print(samples: &[Vec<Sample>], echoes: &[Vec<Block>], rounds: usize, megabytes: u64) {
     println!("{}", machine());
     println!(
-        "Medians of {rounds} interleaved rounds, {megabytes} MB each way (dbclient: a quarter), {MANY} connections where many.\n"
+        "Medians of {rounds} interleaved rounds, {megabytes} MB each way (dbclient: a quarter), {MANY} connections where many; \
+         echoes in {} interleaved blocks, and the median of their ratios.\n",
+        rounds * TURNS
     );
     let names: Vec<String> = Client::ALL.iter().map(|client| client.name()).collect();
     println!("| | {} |", names.join(" | "));
     println!("| --- |{}", " ---: |".repeat(names.len()));
-    for Measure { title, decimals, of } in MEASURES {
-        let cells: Vec<String> =
-            samples.iter().map(|samples| format!("{:.decimals$}", median(samples, of))).collect();
-        println!("| {title} | {} |", cells.join(" | "));
+    let row = |title, cells: Vec<String>| println!("| {title} | {} |", cells.join(" | "));
+    let echo = |value: fn(&Block) -> f64| {
+        echoes.iter().map(|blocks| format!("{:.0}", median(blocks, value))).collect()
+    };
+    row("echo of 64 bytes, µs", echo(|block| block.time));
+    row("… client CPU, µs", echo(|block| block.client_cpu));
+    let whole = samples.iter().all(|samples| !samples.is_empty());
+    if whole {
+        for Measure { title, decimals, of } in MEASURES {
+            row(title, samples.iter().map(|samples| format!("{:.decimals$}", median(samples, of))).collect());
+        }
     }
     println!("\n| bar | wanted | measured | |\n| --- | ---: | ---: | --- |");
-    for bar in bars(samples) {
+    let others = if whole { bars(samples) } else { Vec::new() };
+    for bar in echo_bars(echoes).into_iter().chain(others) {
         let (sign, met) = match bar.wanted {
             Wanted::AtMost(most) => (format!("≤ {most:.2}"), bar.measured <= most),
             Wanted::AtLeast(least) => (format!("≥ {least:.2}"), bar.measured >= least),
@@ -80,6 +90,20 @@ struct Bar {
     measured: f64,
 }
 
+/// The latency beside `ssh`'s, block by block.
+fn echo_bars(echoes: &[Vec<Block>]) -> Vec<Bar> {
+    let [agent_aes, agent_chacha, ssh_aes, ssh_chacha, _] = echoes else {
+        unreachable!("every client is measured")
+    };
+    [("AES-GCM", agent_aes, ssh_aes), ("ChaCha20", agent_chacha, ssh_chacha)]
+        .map(|(cipher, agent, ssh)| {
+            let ratios: Vec<f64> = agent.iter().zip(ssh).map(|(agent, ssh)| agent.time / ssh.time).collect();
+            let title = format!("echo, {cipher}, to `ssh`'s");
+            Bar { title, wanted: Wanted::AtMost(1.0), measured: median(&ratios, |ratio| *ratio) }
+        })
+        .into()
+}
+
 /// What we expect of ourselves beside the others.
 fn bars(samples: &[Vec<Sample>]) -> Vec<Bar> {
     let of = |client: Client, value: &dyn Fn(&Sample) -> f64| {
@@ -100,8 +124,6 @@ fn bars(samples: &[Vec<Sample>]) -> Vec<Bar> {
     for (cipher, agent, ssh, cpu_bar) in
         [("AES-GCM", agent_aes, ssh_aes, 0.75), ("ChaCha20", agent_chacha, ssh_chacha, 1.0)]
     {
-        let echo = |client| of(client, &|s| s.echo);
-        bar(format!("echo, {cipher}, to `ssh`'s"), Wanted::AtMost(1.0), echo(agent) / echo(ssh));
         let rate = |client| of(client, &|s| s.connections_per_second);
         bar(
             format!("connections a second, {cipher}, to `ssh`'s"),
@@ -137,7 +159,7 @@ fn bars(samples: &[Vec<Sample>]) -> Vec<Bar> {
     bars
 }
 
-fn median(samples: &[Sample], value: impl Fn(&Sample) -> f64) -> f64 {
+fn median<T>(samples: &[T], value: impl Fn(&T) -> f64) -> f64 {
     let mut values: Vec<f64> = samples.iter().map(value).collect();
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
