@@ -21,8 +21,8 @@ mod words;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 
 use self::args::{Arguments, Command};
 use crate::agent::StartError;
@@ -64,6 +64,12 @@ pub fn main() -> Exit {
         Command::Config(config) => config::main(&path, config),
     };
     result.unwrap_or_else(|problem| words::complain(&problem))
+}
+
+/// The grammar, for what is generated from it: the manual page, the shells' completions.
+#[must_use]
+pub fn definition() -> clap::Command {
+    Arguments::command()
 }
 
 const OTHER_FILE: &str = "name another one with --config FILE";
