@@ -268,3 +268,11 @@ pub const UPLOAD_RETRY_WAIT: Duration = Duration::from_secs(60);
 pub const UPLOAD_RETRY_LEAST: Duration = Duration::from_secs(1);
 /// The longest wait between two tries.
 pub const UPLOAD_RETRY_MOST: Duration = Duration::from_secs(3600);
+/// How often `status --watch` asks the agent.
+pub const WATCH: Duration = Duration::from_secs(1);
+/// Processes above this one in whose environment its SSH login is looked for.
+pub const ANCESTORS: usize = 64;
+/// Bytes of such an environment that are read.
+pub const ENVIRONMENT_BYTES: u64 = 256 * 1024;
+/// Bytes of a process's status that are read: it is one line of numbers and a short name.
+pub const PROCESS_STATUS_BYTES: u64 = 4096;

@@ -46,7 +46,8 @@ impl Setup {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
         std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).expect("it is ours");
         std::fs::create_dir_all(dir.path().join("etc/ocpp-tunnel")).expect("it can be made");
-        let binary = std::env::var_os("OCPP_TUNNEL_BIN").map_or_else(built_binary, PathBuf::from);
+        let binary =
+            std::env::var_os("OCPP_TUNNEL_BIN").map_or_else(|| built_binary("ocpp-tunnel"), PathBuf::from);
         let setup = Self {
             dir,
             binary: PathBuf::new(),
@@ -374,6 +375,11 @@ impl Agent {
         command
     }
 
+    /// Another of the workspace's programs, which `cargo build --workspace` has made.
+    pub fn beside(name: &str) -> PathBuf {
+        built_binary(name)
+    }
+
     /// The file of learned host keys.
     pub fn known_hosts(&self) -> PathBuf {
         self.state_dir().join("known_hosts")
@@ -525,10 +531,10 @@ impl Drop for Agent {
 }
 
 /// The agent's binary, beside the test's own: the same profile, the same target directory.
-fn built_binary() -> PathBuf {
+fn built_binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own file");
     let profile = test.ancestors().find(|path| path.join("deps").is_dir());
-    profile.expect("cargo keeps tests below the profile's directory").join("ocpp-tunnel")
+    profile.expect("cargo keeps tests below the profile's directory").join(name)
 }
 
 fn replace_or_push(lines: &mut Vec<String>, line: &str) {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use tokio::process::Command;
 
 use crate::process::{Output, run};
+use crate::terminal::converse;
 
 /// A key pair in two files, without a passphrase.
 #[derive(Debug, Clone)]
@@ -111,6 +112,22 @@ impl Person {
 
     /// Runs `command` over ssh as `user` on 127.0.0.1, `port`, where `host_key` must be the one that answers.
     pub async fn runs(&self, command: &str, user: &str, port: u16, host_key: &KeyPair) -> Output {
+        run(&mut self.login(&[], command, user, port, host_key), "").await
+    }
+
+    /// The same on a terminal that the server makes, with answers to what is asked there.
+    pub async fn converses(
+        &self,
+        command: &str,
+        user: &str,
+        port: u16,
+        host_key: &KeyPair,
+        answers: &[(&str, &str)],
+    ) -> Output {
+        converse(&mut self.login(&["-tt"], command, user, port, host_key), answers).await
+    }
+
+    fn login(&self, options: &[&str], command: &str, user: &str, port: u16, host_key: &KeyPair) -> Command {
         let known_hosts = self.dir.path().join("known_hosts");
         std::fs::write(&known_hosts, format!("{}\n", host_key.known_hosts_line(port)))
             .expect("it can be written");
@@ -120,7 +137,8 @@ impl Person {
             .arg(format!("UserKnownHostsFile={}", known_hosts.display()))
             .arg("-i")
             .arg(self.key.private())
+            .args(options)
             .args(["-p", &port.to_string(), &format!("{user}@127.0.0.1"), command]);
-        run(&mut ssh, "").await
+        ssh
     }
 }

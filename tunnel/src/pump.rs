@@ -72,8 +72,9 @@ async fn connection(opened: Opened, share: Share, own: OwnListeners, traffic: Ar
         }
     };
     tracing::debug!(remote = %opened.forward.remote, local = %target, from = opened.originator, "connection-opened");
+    let ends = stream.local_addr().ok().zip(stream.peer_addr().ok());
     let local = Arc::new(Local::new(stream, share, traffic.clone()));
-    let mut counted = Counted::new(local.passed.clone(), events, &opened, since);
+    let mut counted = Counted::new(local.passed.clone(), events, &opened, ends, since);
     let abandon = AbandonOnDrop(local.clone());
     let writer = opened.accept(local.clone()).await;
     let (ended, patience) = tokio::select! {

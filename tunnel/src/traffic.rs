@@ -1,7 +1,8 @@
 //! What passes through a tunnel: its counters, and each forwarded connection's own.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -13,12 +14,16 @@ use crate::limits::REFUSALS_TOLD;
 use crate::meter::Meter;
 use crate::ssh::Opened;
 
+/// The two ends of a local socket: ours, and the service's.
+pub(crate) type Ends = (SocketAddr, SocketAddr);
+
 /// What has passed through a tunnel since it was asked for, over all its SSH connections.
 #[derive(Debug, Default)]
 pub struct Traffic {
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
-    connections: AtomicUsize,
+    /// The local sockets of the connections that are open.
+    open: Mutex<Vec<Option<Ends>>>,
     pub(crate) stalled: AtomicU64,
     told: AtomicU32,
     changed: Notify,
@@ -46,7 +51,20 @@ impl Traffic {
     /// Forwarded connections that are open now.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
+        self.open().len()
+    }
+
+    /// Is one of them what a local service knows as the connection from `client` to its own address `server`? An IPv4 address
+    /// and the IPv6 address that it is mapped to are the same.
+    #[must_use]
+    pub fn carries(&self, client: SocketAddr, server: SocketAddr) -> bool {
+        let asked = (canonical(client), canonical(server));
+        let is_asked = |ends: &Ends| (canonical(ends.0), canonical(ends.1)) == asked;
+        self.open().iter().flatten().any(is_asked)
+    }
+
+    fn open(&self) -> MutexGuard<'_, Vec<Option<Ends>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Connections that were reset because their local service took nothing while others waited.
@@ -64,6 +82,10 @@ impl Traffic {
     pub(crate) async fn changed(&self) {
         self.changed.notified().await;
     }
+}
+
+fn canonical(address: SocketAddr) -> (IpAddr, u16) {
+    (address.ip().to_canonical(), address.port())
 }
 
 /// What has passed through one connection, which its tunnel counts as well.
@@ -99,23 +121,36 @@ pub(crate) struct Counted {
     events: Events,
     forward: Forward,
     originator: String,
+    ends: Option<Ends>,
     since: Instant,
     /// Until it ends by itself, only the tunnel's end can end it.
     pub(crate) end: End,
 }
 
 impl Counted {
-    pub(crate) fn new(passed: Arc<Passed>, events: Events, opened: &Opened, since: Instant) -> Self {
-        passed.traffic.connections.fetch_add(1, Ordering::Relaxed);
+    /// `ends`: of the local socket, as far as it could be asked.
+    pub(crate) fn new(
+        passed: Arc<Passed>,
+        events: Events,
+        opened: &Opened,
+        ends: Option<Ends>,
+        since: Instant,
+    ) -> Self {
+        passed.traffic.open().push(ends);
         passed.traffic.changed.notify_one();
         let (forward, originator) = (opened.forward.clone(), opened.originator.clone());
-        Self { passed, events, forward, originator, since, end: End::TunnelEnded }
+        Self { passed, events, forward, originator, ends, since, end: End::TunnelEnded }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.passed.traffic.connections.fetch_sub(1, Ordering::Relaxed);
+        {
+            let mut open = self.passed.traffic.open();
+            if let Some(place) = open.iter().position(|ends| *ends == self.ends) {
+                open.swap_remove(place);
+            }
+        }
         self.passed.traffic.changed.notify_one();
         self.events.tell(Event::Connection(ConnectionEnd {
             forward: self.forward.clone(),

@@ -1,19 +1,21 @@
-//! The command line's grammar. Man page and completions are generated from it too.
+//! The command line's grammar. Manual page and completions are generated from it too.
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use reverse_tunnel::{Destination, Forward, Server};
 
+use super::help;
 use crate::audit::Kind;
 use crate::clock;
 
-/// Opens SSH reverse tunnels from a charge controller: when the CSMS asks for one over OCPP, or a technician does here.
+/// Opens SSH reverse tunnels from a charge controller, on request
 #[derive(Debug, Parser)]
-#[command(name = "ocpp-tunnel", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(name = "ocpp-tunnel", version, disable_help_subcommand = true, after_help = help::BEGIN, after_long_help = help::PROGRAM)]
 pub(super) struct Arguments {
-    /// The configuration file [default: /etc/ocpp-tunnel/config.toml]
+    /// Configuration [default: /etc/ocpp-tunnel/config.toml]
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     #[command(subcommand)]
@@ -23,65 +25,55 @@ pub(super) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Run the agent in the foreground, until SIGTERM
+    #[command(after_help = help::RUN)]
     Run,
     /// Open a tunnel, through the running agent or without one
-    #[command(after_help = OPEN_EXAMPLES)]
+    #[command(after_help = help::OPEN)]
     Open(Open),
     /// Close a tunnel, or all of them
+    #[command(after_help = help::CLOSE)]
     Close(Close),
-    /// Show the tunnels and the OCPP link; exits 3 if a wanted tunnel isn't up, 10 if no agent runs
+    /// Show the tunnels and the OCPP link: what is up, and why not
+    #[command(after_help = help::STATUS)]
     Status(Status),
-    /// Show what the running agent has logged last: 64 KB of it are kept in memory; exits 10 if no agent runs
-    Logs(Logs),
-    /// Show the audit records: who asked for what, and what became of it; without a running agent, too
-    #[command(after_help = AUDIT_EXAMPLES)]
-    Audit(Audit),
-    /// This device's SSH key
-    #[command(subcommand)]
+    /// This device's SSH key: show, install on a server, change
+    #[command(subcommand, after_help = help::KEYS)]
     Keys(Keys),
-    /// The servers' keys: which are trusted, and by whom they were made so
-    #[command(subcommand)]
+    /// The servers' keys: which are trusted, and who says so
+    #[command(subcommand, after_help = help::HOST_KEYS)]
     HostKeys(HostKeys),
-    /// Look at each step to the server and the CSMS: what fails, and what to do about it. Changes nothing
-    #[command(after_help = CHECK_EXAMPLES)]
+    /// Look at each step to the server and the CSMS; changes nothing
+    #[command(after_help = help::CHECK)]
     Check(Check),
+    /// Show what the running agent has logged last
+    #[command(after_help = help::LOGS)]
+    Logs(Logs),
+    /// Show the audit records: who asked for what, and what came of it
+    #[command(after_help = help::AUDIT)]
+    Audit(Audit),
     /// Check, show or reload the configuration
-    #[command(subcommand)]
+    #[command(subcommand, after_help = help::CONFIG)]
     Config(ConfigCommand),
 }
 
-const CHECK_EXAMPLES: &str = "\
-Examples:
-  ocpp-tunnel check
-  ocpp-tunnel check support@203.0.113.7
-  ocpp-tunnel check --json
-
-The exit code is that of the first step that fails: 1 clock, OCPP, local service; 5 policy; 6 DNS or TCP; 7 host key;
-8 authentication; 9 forward refused, or open to everybody; 78 configuration or device key.";
-
-const OPEN_EXAMPLES: &str = "\
-Examples:
-  ocpp-tunnel open support@203.0.113.7 --wait
-  ocpp-tunnel open support@gw.example.com:2222 --script 2 --for 1h
-  ocpp-tunnel open support@203.0.113.7 --forward 8443:192.168.1.20:443";
-
 #[derive(Debug, Args)]
 pub(super) struct Open {
-    /// Where to: user@host[:port]; the only exact entry of policy.allow_destinations if absent
+    /// Where to; if absent, the only exact entry of policy.allow_destinations
+    #[arg(value_name = "USER@HOST[:PORT]")]
     pub(super) destination: Option<Destination>,
-    /// Which script's service to publish
+    /// The script whose service is published
     #[arg(long, value_name = "N", conflicts_with = "forward")]
     pub(super) script: Option<u8>,
-    /// What to publish instead; may be repeated
+    /// What to publish instead of a script's service; may be repeated
     #[arg(long, value_name = "[BIND:]PORT:HOST:PORT")]
     pub(super) forward: Vec<Forward>,
-    /// For how long, such as 30m or 1h; as long as the policy allows if absent
+    /// For how long, such as 30m or 1h; if absent, as long as the policy allows
     #[arg(long = "for", value_name = "TIME", value_parser = lifetime)]
     pub(super) lifetime: Option<Duration>,
     /// Return when the tunnel is up, or its first attempt failed
     #[arg(long)]
     pub(super) wait: bool,
-    /// Where no agent runs: keep the tunnel in the background
+    /// Where no agent runs, keep the tunnel in the background
     #[arg(long)]
     pub(super) background: bool,
     /// What --background starts.
@@ -92,18 +84,23 @@ pub(super) struct Open {
 #[derive(Debug, Args)]
 pub(super) struct Close {
     /// 1, 2, … for a script's tunnel; t1, t2, … for another one
-    #[arg(required_unless_present = "all")]
     pub(super) id: Option<String>,
     /// Close every tunnel
     #[arg(long, conflicts_with = "id")]
     pub(super) all: bool,
+    /// Don't ask, even if it carries your own login
+    #[arg(short, long)]
+    pub(super) yes: bool,
 }
 
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct Status {
-    /// Print JSON
+    /// Print JSON; with --watch, a line for each change
     #[arg(long)]
     pub(super) json: bool,
+    /// Go on, and show what changes
+    #[arg(short, long)]
+    pub(super) watch: bool,
 }
 
 #[derive(Clone, Copy, Debug, Args)]
@@ -115,13 +112,6 @@ pub(super) struct Logs {
     #[arg(short = 'n', long, value_name = "N")]
     pub(super) lines: Option<usize>,
 }
-
-const AUDIT_EXAMPLES: &str = "\
-Examples:
-  ocpp-tunnel audit --since 2h
-  ocpp-tunnel audit --type tunnel-refused --type tunnel-requested -n 20
-  ocpp-tunnel audit --json --since 2026-11-22T00:00:00Z
-  ocpp-tunnel audit -f -n 0";
 
 #[derive(Clone, Debug, Args)]
 pub(super) struct Audit {
@@ -135,33 +125,30 @@ pub(super) struct Audit {
     #[arg(long, value_name = "TIME", value_parser = since)]
     pub(super) since: Option<SystemTime>,
     /// Only records of this type; may be repeated
-    #[arg(long = "type", value_name = "TYPE", value_parser = kind)]
+    #[arg(long = "type", value_name = "TYPE", value_parser = kind(), hide_possible_values = true)]
     pub(super) kinds: Vec<Kind>,
     /// Begin with the last N of them only
     #[arg(short = 'n', long, value_name = "N")]
     pub(super) lines: Option<usize>,
 }
 
-const INSTALL_EXAMPLES: &str = "\
-Examples:
-  ocpp-tunnel keys install support@203.0.113.7
-  ocpp-tunnel keys install support@gw.example.com:2222 --print";
-
 #[derive(Clone, Debug, Subcommand)]
 pub(super) enum Keys {
     /// Print the public key
+    #[command(after_help = help::KEYS_SHOW)]
     Show {
-        /// As a line for the server's authorized_keys that allows nothing but our forwards
+        /// As a line for authorized_keys that allows nothing but our forwards
         #[arg(long)]
         authorized_keys: bool,
         /// In the form that dropbear's server understands
         #[arg(long, requires = "authorized_keys")]
         dropbear: bool,
     },
-    /// Authorise this device on a server, by its account's password, which is asked for on the terminal
-    #[command(after_help = INSTALL_EXAMPLES)]
+    /// Authorise this device on a server, by the account's password
+    #[command(after_help = help::KEYS_INSTALL)]
     Install {
-        /// The account: user@host[:port]
+        /// The account on the server
+        #[arg(value_name = "USER@HOST[:PORT]")]
         destination: Destination,
         /// Connect to nobody, and print the line and what to do with it
         #[arg(long)]
@@ -170,15 +157,18 @@ pub(super) enum Keys {
         #[arg(long, requires = "print")]
         dropbear: bool,
     },
-    /// Take this device's key off a server again, by its account's password
+    /// Take this device's key off a server again, by the account's password
+    #[command(after_help = help::KEYS_REMOVE)]
     Remove {
-        /// The account: user@host[:port]
+        /// The account on the server
+        #[arg(value_name = "USER@HOST[:PORT]")]
         destination: Destination,
         /// Connect to nobody, and print what to remove
         #[arg(long)]
         print: bool,
     },
-    /// Change to a new key: both are offered until every server has taken the new one. Prints the line to authorise
+    /// Make a new key; both are offered until every server takes the new one
+    #[command(after_help = help::KEYS_ROTATE)]
     Rotate {
         /// Give the new key up and stay with the old one
         #[arg(long)]
@@ -194,7 +184,8 @@ pub(super) enum Keys {
 
 #[derive(Clone, Debug, Args)]
 pub(super) struct Check {
-    /// The server: user@host[:port]; the only exact entry of policy.allow_destinations if absent, or else none
+    /// The server; if absent, the only exact entry of policy.allow_destinations
+    #[arg(value_name = "USER@HOST[:PORT]")]
     pub(super) destination: Option<Destination>,
     /// Print JSON
     #[arg(long)]
@@ -204,12 +195,14 @@ pub(super) struct Check {
 #[derive(Clone, Debug, Subcommand)]
 pub(super) enum HostKeys {
     /// Show every pinned and every learned key
+    #[command(after_help = help::HOST_KEYS_LIST)]
     List {
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Show the keys that a server has, without logging in; exits 7 if one contradicts what is known
+    /// Show the keys that a server has, without logging in
+    #[command(after_help = help::HOST_KEYS_SCAN)]
     Scan {
         /// The server; an IPv6 address in brackets
         #[arg(value_name = "HOST[:PORT]")]
@@ -218,16 +211,18 @@ pub(super) enum HostKeys {
         #[arg(long)]
         json: bool,
     },
-    /// Scan a server and learn its keys, after you have compared their fingerprints
+    /// Scan a server and learn its keys, once you have compared them
+    #[command(after_help = help::HOST_KEYS_TRUST)]
     Trust {
         /// The server; an IPv6 address in brackets
         #[arg(value_name = "HOST[:PORT]")]
         server: Server,
-        /// Learn the key with this fingerprint and no other, without asking; may be repeated
-        #[arg(long, value_name = "SHA256:FINGERPRINT", value_parser = fingerprint)]
+        /// Learn this key and no other, without asking; may be repeated
+        #[arg(long, value_name = "SHA256:HASH", value_parser = fingerprint)]
         fingerprint: Vec<String>,
     },
     /// Forget the learned keys of a server
+    #[command(after_help = help::HOST_KEYS_REMOVE)]
     Remove {
         /// The server; an IPv6 address in brackets
         #[arg(value_name = "HOST[:PORT]")]
@@ -238,10 +233,13 @@ pub(super) enum HostKeys {
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub(super) enum ConfigCommand {
     /// Check the configuration and the files that it names
+    #[command(after_help = help::CONFIG_CHECK)]
     Check,
     /// Print the configuration with all defaults and without secrets
+    #[command(after_help = help::CONFIG_SHOW)]
     Show,
-    /// Have the running agent read its configuration again; exits 78 if that has a mistake, and changes nothing then
+    /// Have the running agent read its configuration again
+    #[command(after_help = help::CONFIG_RELOAD)]
     Reload,
 }
 
@@ -265,9 +263,10 @@ fn since(text: &str) -> Result<SystemTime, String> {
     clock::now().checked_sub(ago).ok_or_else(|| "that is before all records".into())
 }
 
-fn kind(text: &str) -> Result<Kind, String> {
-    let words = || Kind::ALL.iter().map(|kind| kind.word()).collect::<Vec<_>>().join(", ");
-    Kind::from_word(text).ok_or_else(|| format!("there is no such type; there are {}", words()))
+/// The words are told to clap, which suggests one for a mistyped one; so do the shells.
+fn kind() -> impl TypedValueParser<Value = Kind> {
+    PossibleValuesParser::new(Kind::ALL.iter().map(|kind| kind.word()))
+        .try_map(|word| Kind::from_word(&word).ok_or("there is no such type"))
 }
 
 /// As `ssh-keygen -l` prints it: a SHA-256 hash in Base64 without padding.

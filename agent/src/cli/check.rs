@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::args::Check;
 use super::progress::Progress;
-use super::words::{colours, remark, say};
+use super::words::{colours, remark, say, show};
 use super::{block_on, leave_root, load};
 use crate::audit::{self, Kind, Outcome, Record, Source};
 use crate::check::report::{Line, Note, Report, Step, Verdict};
@@ -23,7 +23,7 @@ pub(super) fn main(path: &Path, arguments: Check) -> Result<Exit, Problem> {
         Note::Found(line) => {
             progress.clear();
             if !json {
-                say(&shown(line, colour));
+                show(&shown(line, colour));
             }
         }
     };

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::args::ConfigCommand;
-use super::words::{say, unexpected};
+use super::words::{say, show, unexpected};
 use super::{load, no_answer};
 use crate::check::configuration::examine;
 use crate::config::Config;
@@ -19,10 +19,10 @@ pub(super) fn main(path: &Path, command: ConfigCommand) -> Result<Exit, Problem>
         ConfigCommand::Check => {
             let (files, remarks) = examine(path)?;
             for file in files {
-                say(&format!("{}: ok", file.display()));
+                show(&format!("{}: ok", file.display()));
             }
             for line in remarks {
-                say(&format!("  {line}"));
+                show(&format!("  {line}"));
             }
         }
     }
@@ -47,7 +47,7 @@ fn reload(path: &Path) -> Result<(), Problem> {
         (restart, "waits for a restart"),
     ] {
         for key in keys {
-            say(&format!("{key}: {what}"));
+            show(&format!("{key}: {what}"));
         }
     }
     Ok(())

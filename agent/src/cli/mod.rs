@@ -7,8 +7,11 @@ mod audit;
 mod check;
 mod close;
 mod config;
+mod help;
 mod host_keys;
 mod keys;
+mod layout;
+mod login;
 mod logs;
 mod open;
 mod progress;
@@ -21,7 +24,6 @@ mod words;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 
 use self::args::{Arguments, Command};
@@ -43,12 +45,7 @@ pub fn main() -> Exit {
     }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) => {
-            let help = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-            // A closed terminal is no reason to fail differently.
-            let _ = error.print();
-            return if help { Exit::Ok } else { Exit::Usage };
-        }
+        Err(error) => return help::show(&error),
     };
     let path = arguments.config.unwrap_or_else(|| PathBuf::from(DEFAULT_PATH));
     let result = match arguments.command {

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::args::Open;
 use super::progress::Progress;
-use super::words::{opened, remark, say, unexpected};
+use super::words::{opened, remark, show, unexpected};
 use super::{block_on, leave_root, load};
 use crate::advice;
 use crate::agent::{Agent, Purpose, StartError};
@@ -76,7 +76,7 @@ pub(super) fn request(open: &Open) -> Request {
 fn tell(answer: Answer) -> Result<Exit, Problem> {
     match answer {
         Answer::Opened { id, server, state, forwards } => {
-            say(&opened(&id, &server, &state, &forwards));
+            show(&opened(&id, &server, &state, &forwards));
             if state != "up" {
                 remark("It is being opened; see `ocpp-tunnel status`.");
             }
@@ -170,7 +170,7 @@ async fn follow(agent: &mut Agent, id: TunnelId) -> Exit {
         let all = views.borrow_and_update().clone();
         if let Some((state, text)) = all.iter().find(|view| view.id == id).and_then(progress) {
             if told != text {
-                say(&text);
+                show(&text);
                 told = text;
             }
             ended = state.reason().map(Exit::for_reason);

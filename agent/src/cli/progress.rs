@@ -1,7 +1,9 @@
 //! The line that says what is being waited for. It is on stderr and only where that is a terminal that can take a line back, so
 //! that it never gets into anybody's file.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
+
+use super::layout::obeys;
 
 /// The line. It is taken back when it is dropped.
 #[derive(Debug)]
@@ -12,8 +14,7 @@ pub(super) struct Progress {
 
 impl Progress {
     pub(super) fn new() -> Self {
-        let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-        Self { visible: io::stderr().is_terminal() && !is_dumb, shown: false }
+        Self { visible: obeys(&io::stderr()), shown: false }
     }
 
     /// Says what is waited for, in words of ours and short enough for any terminal.

@@ -9,6 +9,7 @@ use std::os::fd::AsFd;
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
+use super::layout::for_stream;
 use crate::limits::{ANSWER_BYTES, PASSWORD_BYTES};
 
 /// Can anybody be asked?
@@ -25,9 +26,18 @@ pub(super) fn check() -> io::Result<()> {
 /// The terminal is gone.
 pub(super) fn confirmed(question: &str) -> io::Result<bool> {
     let mut terminal = open()?;
-    write!(terminal, "{question}")?;
+    ask(&mut terminal, question)?;
     let answer = read_line(&mut terminal, usize::try_from(ANSWER_BYTES).unwrap_or(usize::MAX))?;
     Ok(answer.is_some_and(|answer| answer.trim() == "yes"))
+}
+
+/// Asks a question; `y` and `yes` are a yes.
+///
+/// # Errors
+/// This process has no terminal, or it is gone.
+pub(super) fn agreed(question: &str) -> io::Result<bool> {
+    let answer = answer(question)?;
+    Ok(answer.is_some_and(|answer| matches!(answer.trim(), "y" | "Y" | "yes" | "Yes" | "YES")))
 }
 
 /// Asks for an answer that may be seen. `None`: the person gave up.
@@ -36,7 +46,7 @@ pub(super) fn confirmed(question: &str) -> io::Result<bool> {
 /// The terminal is gone, or the answer is too long.
 pub(super) fn answer(question: &str) -> io::Result<Option<Zeroizing<String>>> {
     let mut terminal = open()?;
-    write!(terminal, "{question}")?;
+    ask(&mut terminal, question)?;
     read_line(&mut terminal, PASSWORD_BYTES)
 }
 
@@ -48,11 +58,16 @@ pub(super) fn answer(question: &str) -> io::Result<Option<Zeroizing<String>>> {
 pub(super) fn secret(question: &str) -> io::Result<Option<Zeroizing<String>>> {
     let mut terminal = open()?;
     let silenced = Silenced::new(terminal.try_clone()?)?;
-    write!(terminal, "{question}")?;
+    ask(&mut terminal, question)?;
     let secret = read_secret(&mut terminal);
     drop(silenced);
     writeln!(terminal)?;
     secret
+}
+
+fn ask(terminal: &mut File, question: &str) -> io::Result<()> {
+    let question = for_stream(question, terminal);
+    write!(terminal, "{question}")
 }
 
 fn open() -> io::Result<File> {

@@ -2,18 +2,19 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use super::layout::{for_stream, obeys};
 use crate::control::protocol::{Answer, Problem};
 use crate::exit::Exit;
 use crate::journal;
 
 /// Says what is wrong and what to do about it, on stderr.
 pub(super) fn complain(problem: &Problem) -> Exit {
-    let mut stderr = io::stderr().lock();
     let (red, off) = if colours(&io::stderr()) { ("\x1b[31m", "\x1b[0m") } else { ("", "") };
-    let _ = writeln!(stderr, "{red}ocpp-tunnel:{off} {}", journal::escape(&problem.text));
+    let mut text = format!("{red}ocpp-tunnel:{off} {}", journal::escape(&problem.text));
     if !problem.cure.is_empty() {
-        let _ = writeln!(stderr, "  try: {}", journal::escape(&problem.cure));
+        text.push_str(&format!("\n  try: {}", journal::escape(&problem.cure)));
     }
+    remark(&text);
     Exit::from_code(problem.code)
 }
 
@@ -21,6 +22,11 @@ pub(super) fn complain(problem: &Problem) -> Exit {
 pub(super) fn say(text: &str) {
     let mut stdout = io::stdout().lock();
     let _ = writeln!(stdout, "{text}");
+}
+
+/// Words for people, on stdout.
+pub(super) fn show(text: &str) {
+    say(&for_stream(text, &io::stdout()));
 }
 
 /// Data, on stdout; false if nobody reads it any more.
@@ -31,12 +37,12 @@ pub(super) fn say_or_end(text: &str) -> bool {
 
 /// A remark, on stderr.
 pub(super) fn remark(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let _ = writeln!(io::stderr().lock(), "{}", for_stream(text, &io::stderr()));
 }
 
 /// May this stream be coloured?
 pub(super) fn colours(stream: &impl IsTerminal) -> bool {
-    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    obeys(stream) && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// An answer that this command didn't ask for.

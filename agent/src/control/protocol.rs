@@ -1,6 +1,7 @@
 //! What is said on the control socket.
 
 use std::io;
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
@@ -32,6 +33,9 @@ pub enum Request {
     Close {
         /// All of them if absent.
         id: Option<String>,
+        /// Close nothing if one of them carries this login, and answer [`Answer::Carries`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        login: Option<Login>,
     },
     /// Look at the device's key files again.
     Keys,
@@ -44,6 +48,16 @@ pub enum Request {
         /// Begin with so many of the last lines; with all that are kept if absent.
         lines: Option<usize>,
     },
+}
+
+/// An SSH login on this device, as its SSH server sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Login {
+    /// Where it comes from.
+    pub client: SocketAddr,
+    /// Where it arrived.
+    pub server: SocketAddr,
 }
 
 /// An answer.
@@ -65,6 +79,8 @@ pub enum Answer {
     },
     /// These were closed.
     Closed(Vec<String>),
+    /// Nothing was closed, since this one carries the login that was named.
+    Carries(String),
     /// The configuration was read again.
     Reloaded(Reloaded),
     /// A piece of the log.
@@ -99,6 +115,16 @@ pub(super) async fn write_answer(writer: &mut OwnedWriteHalf, answer: &Answer) -
     let mut line = serde_json::to_vec(answer)?;
     line.push(b'\n');
     writer.write_all(&line).await
+}
+
+/// The cure for a name that no tunnel has.
+#[must_use]
+pub fn closable(open: &[String]) -> String {
+    match open {
+        [] => "see `ocpp-tunnel status`: no tunnel is known to be open".to_owned(),
+        [one] => format!("`ocpp-tunnel close {one}`, the only one that is open"),
+        several => format!("one of those that are open: {}; or --all", several.join(", ")),
+    }
 }
 
 impl Problem {

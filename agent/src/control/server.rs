@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::document::Observed;
 use super::logs;
-use super::protocol::{Answer, Problem, Request, write_answer};
+use super::protocol::{Answer, Login, Problem, Request, closable, write_answer};
 use crate::advice;
 use crate::exit::Exit;
 use crate::limits::{
@@ -154,7 +154,7 @@ impl Client {
                     Err(problem) => Answer::Error(problem),
                 }
             }
-            Request::Close { id } => self.close(id, source).await,
+            Request::Close { id, login } => self.close(id, login, source).await,
             Request::Logs { follow, lines } => self.logs(follow, lines, writer).await?,
             Request::Reload => self.reload(source).await,
             Request::Keys => {
@@ -274,17 +274,26 @@ impl Client {
         }
     }
 
-    async fn close(&self, id: Option<String>, source: Source) -> Answer {
+    async fn close(&self, id: Option<String>, login: Option<Login>, source: Source) -> Answer {
+        let views = self.supervisor.views().borrow().clone();
+        let open = views.iter().filter(|view| view.status.is_some() && !is_closed(view));
+        let problem = |exit, text: String| {
+            let open: Vec<String> = open.clone().map(|view| view.id.to_string()).collect();
+            Answer::Error(Problem::new(exit, text, closable(&open)))
+        };
         let id = match id.map(|id| id.parse::<TunnelId>()).transpose() {
             Ok(id) => id,
-            Err(error) => return Answer::Error(Problem::new(Exit::Usage, error, "see `ocpp-tunnel status`")),
+            Err(error) => return problem(Exit::Usage, error),
         };
-        if let Some(id) = id.filter(|id| find(&self.supervisor.views().borrow(), *id).is_none()) {
-            return Answer::Error(Problem::new(
-                Exit::NotFound,
-                format!("there is no tunnel {id}"),
-                "see `ocpp-tunnel status` for those that there are",
-            ));
+        if let Some(id) = id.filter(|id| find(&views, *id).is_none()) {
+            return problem(Exit::NotFound, format!("there is no tunnel {id}"));
+        }
+        let carries = |view: &&View| {
+            let traffic = view.traffic.as_ref().filter(|_| id.is_none_or(|id| id == view.id));
+            login.zip(traffic).is_some_and(|(login, traffic)| traffic.carries(login.client, login.server))
+        };
+        if let Some(view) = views.iter().find(carries) {
+            return Answer::Carries(view.id.to_string());
         }
         let closing = self.supervisor.close(id, Reason::User, source).await;
         let mut views = self.supervisor.views();

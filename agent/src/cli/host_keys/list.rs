@@ -4,7 +4,7 @@ use reverse_tunnel::HostKeys;
 use reverse_tunnel::host_keys::{KnownHost, Place};
 use serde_json::{Value, json};
 
-use super::super::words::{journal_lines, remark, say};
+use super::super::words::{journal_lines, remark, say, show};
 use super::file_problem;
 use crate::control::protocol::Problem;
 use crate::exit::Exit;
@@ -16,7 +16,7 @@ pub(super) fn main(keys: &HostKeys, json: bool) -> Result<Exit, Problem> {
         say(&format!("{:#}", json!({"schema": 1, "host_keys": lines})));
     } else {
         for (place, line) in &lines {
-            say(&journal_lines(&for_people(place, line)));
+            show(&journal_lines(&for_people(place, line)));
         }
     }
     if lines.is_empty() {

@@ -3,7 +3,7 @@
 use reverse_tunnel::{HostKeys, Server};
 
 use super::super::record;
-use super::super::words::{remark, say};
+use super::super::words::{remark, show};
 use super::{file_problem, pinned_remark};
 use crate::audit::Kind;
 use crate::config::Config;
@@ -31,7 +31,7 @@ pub(super) fn main(config: &Config, keys: &HostKeys, server: &Server) -> Result<
         record.text("server", &server.to_string()).number("host_keys", done.removed as u64)
     });
     let plural = if done.removed == 1 { "" } else { "s" };
-    say(&format!("removed {} key{plural} of {server} from {path}", done.removed));
+    show(&format!("removed {} key{plural} of {server} from {path}", done.removed));
     if let Some(place) = pinned {
         remark(&format!("{}, which still holds.", pinned_remark(server, &place)));
     }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::super::block_on;
-use super::super::words::{journal_lines, say};
+use super::super::words::{self, journal_lines, say};
 use crate::advice;
 use crate::control::protocol::Problem;
 use crate::exit::Exit;
@@ -96,7 +96,7 @@ pub(super) fn show(server: &Server, scanned: &[Scanned]) {
             text.push_str(&format!("\n    with a certificate that names the authority {authority}"));
         }
     }
-    say(&journal_lines(&text));
+    words::show(&journal_lines(&text));
 }
 
 impl Scanned {

@@ -4,7 +4,8 @@ use std::io::{self, BufRead, IsTerminal, Read, Write};
 
 use reverse_tunnel::{HostKeys, Route, Server};
 
-use super::super::words::{remark, say};
+use super::super::layout::for_stream;
+use super::super::words::{self, remark};
 use super::super::{block_on, record};
 use super::scan::{Scanned, Trust, scan_server, show};
 use super::{file_problem, pinned_remark};
@@ -57,7 +58,7 @@ pub(super) fn main(
     record(config, Kind::HostKeysTrusted, |record| {
         record.text("server", &server.to_string()).texts("host_keys", fingerprints)
     });
-    say(&format!("learned {} of {server} in {}", count(done.added), keys.path().display()));
+    words::show(&format!("learned {} of {server} in {}", count(done.added), keys.path().display()));
     Ok(Exit::Ok)
 }
 
@@ -108,11 +109,11 @@ fn choose<'a>(
 }
 
 fn confirmed() -> Result<bool, Problem> {
+    let question =
+        "Compare them with what the server's operator told you. Type yes to trust those that aren't yet: ";
+    let question = for_stream(question, &io::stderr());
     let mut stderr = io::stderr().lock();
-    let _ = write!(
-        stderr,
-        "Compare them with what the server's operator told you. Type yes to trust those that aren't yet: "
-    );
+    let _ = write!(stderr, "{question}");
     let _ = stderr.flush();
     let mut answer = String::new();
     io::stdin().lock().take(ANSWER_BYTES).read_line(&mut answer).map_err(|error| {

@@ -9,7 +9,7 @@ use tokio::task::spawn_blocking;
 use zeroize::Zeroizing;
 
 use super::super::progress::Progress;
-use super::super::words::{journal_lines, remark, say};
+use super::super::words::{journal_lines, remark, say, show};
 use super::super::{block_on, record, terminal};
 use super::authorized_keys::{COMMAND, Dialect, Done, Task, done, input, key, line};
 use crate::advice;
@@ -82,7 +82,7 @@ pub(super) fn main(
                 Ok(_) => {
                     probe.end().await;
                     drop(person);
-                    say(&format!(
+                    show(&format!(
                         "already authorised: {destination} takes the key {}",
                         identity.fingerprint()
                     ));
@@ -120,7 +120,7 @@ pub(super) fn main(
         match done {
             Done::Added | Done::Present => prove(config, identity, &mut person, done, dialect).await,
             Done::Removed => {
-                say(&format!("removed: {destination} has the key {} no more", identity.fingerprint()));
+                show(&format!("removed: {destination} has the key {} no more", identity.fingerprint()));
                 remark("Tunnels that are up stay; the next login is refused.");
                 Ok(Exit::Ok)
             }
@@ -272,7 +272,7 @@ async fn prove(
     match login {
         Ok(_) => {
             let what = if done == Done::Added { "installed" } else { "already authorised" };
-            say(&format!("{what}: {destination} takes the key {fingerprint}"));
+            show(&format!("{what}: {destination} takes the key {fingerprint}"));
             if dialect == Dialect::Dropbear {
                 remark(super::DROPBEAR_REMARK);
             }

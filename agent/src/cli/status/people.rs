@@ -1,48 +1,16 @@
-//! `ocpp-tunnel status`: the agent's document, as JSON or for people.
-
-use std::io;
-use std::path::Path;
+//! The agent's document for people.
 
 use serde_json::Value;
 
-use super::args::Status;
-use super::no_answer;
-use super::words::{colours, journal_lines, say, unexpected};
+use super::super::words::journal_lines;
 use crate::bytes;
-use crate::config::Config;
-use crate::control::client::ask;
-use crate::control::protocol::{Answer, Problem, Request};
-use crate::exit::Exit;
-
-pub(super) fn main(path: &Path, arguments: Status) -> Result<Exit, Problem> {
-    // A mistake that came into the files since the agent's start is something that the agent tells of.
-    let socket = Config::control_socket_of(path);
-    let answer = ask(&socket, &Request::Status).map_err(|error| no_answer(path, &socket, &error))?;
-    let document = match answer {
-        Answer::Status(document) => document,
-        Answer::Error(problem) => return Err(problem),
-        other => return Err(unexpected(&other)),
-    };
-    if arguments.json {
-        say(&format!("{document:#}"));
-    } else {
-        say(&for_people(&document, colours(&io::stdout())));
-    }
-    Ok(exit(&document))
-}
-
-/// A tunnel is wanted unless it is idle or closed.
-fn exit(document: &Value) -> Exit {
-    let tunnels = document["tunnels"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let as_wanted = |tunnel: &Value| matches!(text(&tunnel["state"]), "up" | "idle" | "closed");
-    if tunnels.iter().all(as_wanted) { Exit::Ok } else { Exit::NotUp }
-}
 
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-fn for_people(document: &Value, colour: bool) -> String {
+/// All of it, a line each; nothing of it can move a terminal's cursor.
+pub(super) fn words(document: &Value) -> String {
     let mut lines = Vec::new();
     let agent = &document["agent"];
     lines.push(format!("agent {} running since {}", text(&agent["version"]), text(&agent["since"])));
@@ -76,8 +44,7 @@ fn for_people(document: &Value, colour: bool) -> String {
     for tunnel in document["tunnels"].as_array().into_iter().flatten() {
         lines.extend(tunnel_lines(tunnel));
     }
-    let plain = journal_lines(&lines.join("\n"));
-    if colour { plain.lines().map(paint).collect::<Vec<_>>().join("\n") } else { plain }
+    journal_lines(&lines.join("\n"))
 }
 
 /// What a person has to do about the configuration.
@@ -186,12 +153,12 @@ fn tunnel_lines(tunnel: &Value) -> Vec<String> {
     }
     if state == "up" {
         let counted = |name: &str| tunnel[name].as_u64().unwrap_or_default();
-        lines.push(format!(
-            "     {} connections open, {} bytes in, {} bytes out",
-            counted("connections"),
-            counted("bytes_in"),
-            counted("bytes_out")
-        ));
+        let connections = match counted("connections") {
+            1 => "1 connection".to_owned(),
+            several => format!("{several} connections"),
+        };
+        let [bytes_in, bytes_out] = ["bytes_in", "bytes_out"].map(|name| bytes::words(counted(name)));
+        lines.push(format!("     {connections} open, {bytes_in} in, {bytes_out} out"));
     }
     let notes = [
         ("expires", "until"),
@@ -210,7 +177,7 @@ fn tunnel_lines(tunnel: &Value) -> Vec<String> {
 }
 
 /// Colours a line by the state that it names second.
-fn paint(line: &str) -> String {
+pub(super) fn paint(line: &str) -> String {
     let colour = match line.split_whitespace().nth(1) {
         Some("up" | "accepted") if !line.starts_with(' ') => "32",
         Some("backoff" | "rejected" | "closed") if !line.starts_with(' ') => "31",
@@ -244,7 +211,7 @@ mod tests {
 
     #[test]
     fn people_see_state_forwards_and_errors() {
-        let text = for_people(&document("up"), false);
+        let text = words(&document("up"));
         assert_eq!(
             text,
             "agent 0.1.0 running since 2026-11-21T10:00:00Z\n\
@@ -253,7 +220,7 @@ mod tests {
              1    up since 2026-11-21T10:00:02Z: ops@gw  [InvokeCustomScript1]\n     \
              at 203.0.113.7:443\n     \
              localhost:1111 -> 127.0.0.1:22\n     \
-             1 connections open, 2 bytes in, 3 bytes out\n     \
+             1 connection open, 2 bytes in, 3 bytes out\n     \
              until 2026-11-21T18:00:02Z\n     \
              last error: a\nb"
         );
@@ -264,7 +231,7 @@ mod tests {
         let mut document = document("up");
         for (wanted, told) in [(2, false), (3, true)] {
             document["ocpp"]["security_profile"] = wanted.into();
-            let text = for_people(&document, false);
+            let text = words(&document);
             assert_eq!(text.contains("doesn't ask for our client certificate"), told, "{text}");
         }
     }
@@ -274,7 +241,7 @@ mod tests {
         let mut document = document("backoff");
         document["ocpp"]["cure"] = "look at the CSMS".into();
         document["tunnels"][0]["cure"] = "look at the server".into();
-        let text = for_people(&document, false);
+        let text = words(&document);
         assert!(text.contains("\n     to do: look at the CSMS\n"), "{text}");
         assert!(text.ends_with("last error: a\nb\n     to do: look at the server"), "{text}");
     }
@@ -282,9 +249,9 @@ mod tests {
     #[test]
     fn people_are_told_of_an_end_that_is_near() {
         let mut document = document("up");
-        assert!(!for_people(&document, false).contains("soon"));
+        assert!(!words(&document).contains("soon"));
         document["tunnels"][0]["ends_soon"] = true.into();
-        let text = for_people(&document, false);
+        let text = words(&document);
         assert!(
             text.contains("until 2026-11-21T18:00:02Z, which is soon: open it again to keep it"),
             "{text}"
@@ -298,21 +265,8 @@ mod tests {
             {"remote": "localhost:1111", "local": "127.0.0.1:22", "listening": false},
             {"remote": "localhost:1112", "local": "127.0.0.1:80", "listening": true},
         ]);
-        let text = for_people(&document, false);
+        let text = words(&document);
         assert!(text.contains("localhost:1111 -> 127.0.0.1:22  (not open yet)\n"), "{text}");
         assert!(text.contains("localhost:1112 -> 127.0.0.1:80\n"), "{text}");
-    }
-
-    #[test]
-    fn the_exit_code_tells_whether_what_is_wanted_is_up() {
-        for (state, expected) in [
-            ("up", Exit::Ok),
-            ("idle", Exit::Ok),
-            ("closed", Exit::Ok),
-            ("backoff", Exit::NotUp),
-            ("connecting", Exit::NotUp),
-        ] {
-            assert_eq!(exit(&document(state)), expected, "{state}");
-        }
     }
 }
