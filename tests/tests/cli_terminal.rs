@@ -113,12 +113,7 @@ async fn a_tunnel_in_the_foreground_tells_how_it_is_and_closes_with_ctrl_c() {
     rig.agent.terminate().await;
     let shown = rig.agent.on_a_vt100(80, &["open"], &[(": up", "\u{3}")]).await;
     assert_eq!(shown.code, Some(0), "{shown:?}");
-    for part in [
-        "Ctrl-C closes it.",
-        ": up",
-        &format!("localhost:{}", rig.remote[0]),
-        "closed (user)",
-    ] {
+    for part in ["Ctrl-C closes it.", ": up", &format!("localhost:{}", rig.remote[0]), "closed (user)"] {
         assert!(shown.stdout.contains(part), "{part}: {shown:?}");
     }
     rig.port_is_free(1).await;
@@ -340,7 +335,10 @@ async fn the_manual_page_is_sound_and_the_shell_completes_commands() {
     let page = String::from_utf8(first[0].clone()).unwrap();
     assert!(page.contains("2026-11-18"), "the date is that of the source");
     let undated = generate(directory.path(), None).await;
-    assert!(!String::from_utf8_lossy(&undated[0]).contains("2026-11-18"), "without a source date there is none");
+    assert!(
+        !String::from_utf8_lossy(&undated[0]).contains("2026-11-18"),
+        "without a source date there is none"
+    );
 
     let man = run(
         Command::new("man")

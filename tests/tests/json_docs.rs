@@ -1,6 +1,6 @@
 //! docs/json.md against what commands really print: whatever appears is documented with its type, and whatever is documented
 //! appears somewhere.
-#![allow(clippy::panic, clippy::unwrap_used, reason = "helpers of tests fail the test")]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
 use std::collections::{BTreeMap, BTreeSet};
 

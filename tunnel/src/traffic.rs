@@ -174,3 +174,25 @@ pub(crate) fn tell_refused(events: &Events, opened: &Opened, lasted: Duration, e
         end,
     }));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_known_by_its_two_ends() {
+        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let traffic = Traffic::default();
+        let ends = (address("127.0.0.1:40000"), address("127.0.0.1:22"));
+        traffic.open().extend([None, Some(ends)]);
+        assert_eq!(traffic.connections(), 2);
+        assert!(traffic.carries(ends.0, ends.1));
+        assert!(
+            traffic.carries(address("[::ffff:127.0.0.1]:40000"), ends.1),
+            "as a server that listens on :: has it"
+        );
+        assert!(!traffic.carries(ends.1, ends.0));
+        assert!(!traffic.carries(address("127.0.0.1:40001"), ends.1));
+        assert!(!traffic.carries(ends.0, address("127.0.0.2:22")));
+    }
+}

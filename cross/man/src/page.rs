@@ -96,8 +96,7 @@ pub(super) fn render(mut definition: Command, date: &str) -> String {
 
     // Examples, exit codes and where to begin stand in the program's own help.
     after_help(&mut page, &definition, |page, heading| {
-        let heading = if heading == "Exit codes" { "EXIT STATUS".to_owned() } else { heading.to_uppercase() };
-        page.control("SH", [&*heading]);
+        page.control("SH", [if heading == "Exit codes" { "EXIT STATUS" } else { "EXAMPLES" }]);
     });
     for (heading, entries) in [("FILES", &FILES[..]), ("ENVIRONMENT", &ENVIRONMENT)] {
         page.control("SH", [heading]);

@@ -10,37 +10,37 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::super::layout::{for_stream, obeys, size, wrap};
-use super::super::words::{colours, complain, say_or_end};
+use super::super::words::{colours, complain, journal_lines, say_or_end};
 use super::{document, painted, people};
 use crate::control::protocol::Problem;
 use crate::exit::Exit;
-use crate::journal;
 use crate::limits::WATCH;
 
 /// Watches until the reader is gone; Ctrl-C ends the process. An agent that has ended may come back.
 pub(super) fn main(path: &Path, first: Value, json: bool) -> Exit {
-    let mut shown = String::new();
-    let mut screen = (!json && obeys(&io::stdout())).then(Screen::default);
+    let mut reader = match json {
+        true => Reader::Program,
+        false if obeys(&io::stdout()) => Reader::Screen(Screen::default()),
+        false => Reader::Person,
+    };
     let mut found = Ok(first);
+    let mut shown = String::new();
     loop {
-        let text = match &found {
-            Ok(document) if json => document.to_string(),
-            Ok(document) => people::words(document),
-            Err(problem) => trouble(problem),
-        };
-        let go_on = match &mut screen {
-            Some(screen) => screen.draw(&text).is_ok(),
-            None if text == shown => true,
-            None => match &found {
-                Err(problem) if json => {
+        let text = reader.text(&found);
+        let goes_on = match &mut reader {
+            // It may have another size, too.
+            Reader::Screen(screen) => screen.draw(&text).is_ok(),
+            _ if text == shown => true,
+            Reader::Person => say_or_end(&format!("{}\n", for_stream(&text, &io::stdout()))),
+            Reader::Program => match &found {
+                Ok(_) => say_or_end(&text),
+                Err(problem) => {
                     complain(problem);
                     true
                 }
-                _ if json => say_or_end(&text),
-                _ => say_or_end(&format!("{}\n", for_stream(&text, &io::stdout()))),
             },
         };
-        if !go_on {
+        if !goes_on {
             return Exit::Ok;
         }
         shown = text;
@@ -49,13 +49,27 @@ pub(super) fn main(path: &Path, first: Value, json: bool) -> Exit {
     }
 }
 
-fn trouble(problem: &Problem) -> String {
-    let cure = if problem.cure.is_empty() {
-        String::new()
-    } else {
-        format!("\n  try: {}", journal::escape(&problem.cure))
-    };
-    journal::escape(&problem.text) + &cure
+/// Who reads it.
+enum Reader {
+    /// A line of JSON for each change; that there is no agent is said on stderr.
+    Program,
+    /// A block for each change, where nothing can be taken back.
+    Person,
+    /// A terminal, on which it stands.
+    Screen(Screen),
+}
+
+impl Reader {
+    fn text(&self, found: &Result<Value, Problem>) -> String {
+        match (found, self) {
+            (Ok(document), Self::Program) => document.to_string(),
+            (Ok(document), _) => people::words(document),
+            (Err(problem), _) => {
+                let Problem { text, cure, .. } = problem;
+                journal_lines(&if cure.is_empty() { text.clone() } else { format!("{text}\n  try: {cure}") })
+            }
+        }
+    }
 }
 
 /// What stands on the terminal.
