@@ -365,10 +365,12 @@ async fn the_manual_page_is_sound_and_the_shell_completes_commands() {
         ("ocpp-tunnel status --w", "--watch"),
         ("ocpp-tunnel audit --type agent-sta", "agent-started"),
     ] {
+        // As bash calls what was registered for the command.
         let script = format!(
-            ". {bash}; COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); COMP_LINE='{words}'; \
-             COMP_POINT=${{#COMP_LINE}}; _ocpp-tunnel ocpp-tunnel \"${{COMP_WORDS[COMP_CWORD]}}\" \
-             \"${{COMP_WORDS[COMP_CWORD-1]}}\"; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+            ". {bash}; set -- $(complete -p ocpp-tunnel); while [ \"$1\" != -F ]; do shift; done; COMP_WORDS=({words}); \
+             COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); COMP_LINE='{words}'; COMP_POINT=${{#COMP_LINE}}; \
+             \"$2\" ocpp-tunnel \"${{COMP_WORDS[COMP_CWORD]}}\" \"${{COMP_WORDS[COMP_CWORD-1]}}\"; \
+             printf '%s\n' \"${{COMPREPLY[@]}}\""
         );
         let reply = run(Command::new("bash").args(["--norc", "-c", &script]), "").await;
         assert_eq!(reply.stdout.trim(), completed, "{words}: {reply:?}");

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, UNIX_EPOCH};
 
-use clap_complete::{Shell, generate_to};
+use clap_complete::{Shell, generate, generate_to};
 
 const NAME: &str = "ocpp-tunnel";
 
@@ -42,10 +42,20 @@ fn write_all(directory: &Path) -> io::Result<()> {
     fs::create_dir_all(&completions)?;
     let page = page::render(ocpp_tunnel::cli::definition(), &date()?);
     fs::write(man.join(format!("{NAME}.1")), page)?;
-    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+    fs::write(completions.join(format!("{NAME}.bash")), bash()?)?;
+    for shell in [Shell::Zsh, Shell::Fish] {
         generate_to(shell, &mut ocpp_tunnel::cli::definition(), NAME, &completions)?;
     }
     Ok(())
+}
+
+/// clap_complete 4.6 writes the hyphen of a program's name in two ways, and then nothing after a command's name is completed
+/// (clap-rs/clap#6421). Once it writes one, this changes nothing.
+fn bash() -> io::Result<String> {
+    let mut script = Vec::new();
+    generate(Shell::Bash, &mut ocpp_tunnel::cli::definition(), NAME, &mut script);
+    let script = String::from_utf8(script).map_err(io::Error::other)?;
+    Ok(script.replace(&NAME.replace('-', "__subcmd__"), &NAME.replace('-', "__")))
 }
 
 /// The day of `SOURCE_DATE_EPOCH` as `YYYY-MM-DD`; empty without it.
