@@ -46,14 +46,23 @@ const ENVIRONMENT: [(&str, &str); 4] = [
     ),
 ];
 
-const SCRIPTS: &str = "Called as custom_scriptN.sh, the program opens the tunnel of script N, with user@host[:port] as its only \
-    argument. It returns at once, with status 0 whatever happens, and tells in syslog what it did.";
+const DESCRIPTION: [&str; 3] = [
+    "On a charge controller behind NAT, the agent opens outbound SSH connections to a server and publishes local services there, \
+     such as the controller's SSH and its web pages. The CSMS asks for such a tunnel over OCPP 1.6J (ChangeConfiguration of \
+     InvokeCustomScript1), as far as policy.allow_destinations lets it; a technician on the controller does so with open.",
+    "ocpp-tunnel run is the agent. The other commands speak to it through its control socket, or do without it where they can. \
+     Started as root, they become the owner of state_dir before they touch anything there.",
+    "Called as custom_scriptN.sh, the program opens the tunnel of script N, with user@host[:port] as its only \
+    argument. It returns at once, with status 0 whatever happens, and tells in syslog what it did.",
+];
 
 /// The whole page.
 pub(super) fn render(mut definition: Command, date: &str) -> String {
     definition.build();
     let name = definition.get_name().to_owned();
     let mut page = Roff::new();
+    // An argument without a character would not be one.
+    let date = if date.is_empty() { " " } else { date };
     let version = definition.get_version().unwrap_or_default().to_owned();
     page.control("TH", [&*name.to_uppercase(), "1", date, &format!("{name} {version}"), "User Commands"]);
 
@@ -75,9 +84,9 @@ pub(super) fn render(mut definition: Command, date: &str) -> String {
     page.text([bold("custom_script1.sh"), roman(" "), italic("user@host[:port]")]);
 
     page.control("SH", ["DESCRIPTION"]);
-    paragraphs(&mut page, &long_about(&definition));
-    page.control("PP", []);
-    page.text([roman(SCRIPTS)]);
+    for paragraph in DESCRIPTION {
+        paragraphs(&mut page, paragraph);
+    }
 
     page.control("SH", ["OPTIONS"]);
     options(&mut page, definition.get_arguments());
