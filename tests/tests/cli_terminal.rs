@@ -14,6 +14,9 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
+/// How a status begins.
+const AGENT: &str = concat!("agent ", env!("CARGO_PKG_VERSION"), " running");
+
 /// Commands whose words are laid out for the terminal, and what each must say.
 const SCREENS: [(&[&str], &str); 24] = [
     (&["--help"], "Exit codes:"),
@@ -210,7 +213,7 @@ async fn a_watched_status_is_redrawn_until_ctrl_c_and_leaves_the_terminal_as_it_
     assert!(text.contains("\u{1b}[2J\u{1b}[1;1H\u{1b}[Kagent "), "{text:?}");
     assert!(text.contains("-- Ctrl-C ends --"), "{text:?}");
     assert!(text.contains("ended 130"), "{text:?}");
-    assert_eq!(text.matches("agent 0").count(), 1, "what stays isn't written again: {text:?}");
+    assert_eq!(text.matches(AGENT).count(), 1, "what stays isn't written again: {text:?}");
     let settings = |name: &str| std::fs::read_to_string(rig.agent.directory().join(name)).unwrap();
     assert_eq!(settings("before"), settings("after"));
 }
@@ -250,7 +253,7 @@ async fn a_watched_status_in_a_pipe_tells_each_change_once() {
     let back = async {
         while !blocks.next_line().await.unwrap().unwrap().starts_with("no agent answers") {}
         rig.agent.start().await;
-        while !blocks.next_line().await.unwrap().unwrap().starts_with("agent 0") {}
+        while !blocks.next_line().await.unwrap().unwrap().starts_with(AGENT) {}
     };
     tokio::time::timeout(LONG, back).await.expect("the end and the return are told");
 
