@@ -263,11 +263,8 @@ make_account() {
         say "$DESTDIR has no /etc/passwd: the image has to have a user and a group $ACCOUNT, which own $state"
     elif [ -z "$DESTDIR" ] && command -v useradd >/dev/null; then
         useradd -r -U -M -d "$state" -s "$NO_LOGIN" "$ACCOUNT"
-    elif [ -z "$DESTDIR" ] && command -v adduser >/dev/null; then
-        in_file group || addgroup -S "$ACCOUNT"
-        adduser -S -D -H -h "$state" -s "$NO_LOGIN" -G "$ACCOUNT" "$ACCOUNT"
     else
-        # Images, and machines without any of these, such as OpenWrt.
+        # Images, and machines without it, such as those with BusyBox.
         id=$(free_id)
         in_file group || printf '%s\n' "$ACCOUNT:x:$id:" >>"$DESTDIR/etc/group"
         group=$(sed -n "s/^$ACCOUNT:[^:]*:\([0-9]*\):.*/\1/p" "$DESTDIR/etc/group")
@@ -295,20 +292,17 @@ make_state() {
 }
 
 remove_account() {
-    if [ -n "$DESTDIR" ] || ! { command -v userdel || command -v deluser; } >/dev/null; then
-        for file in passwd group shadow; do
-            in_file "$file" || continue
-            # Written in place: it keeps its mode and owner.
-            others=$(grep -v "^$ACCOUNT:" "$DESTDIR/etc/$file" || true)
-            printf '%s\n' "$others" >"$DESTDIR/etc/$file"
-        done
-    elif command -v userdel >/dev/null; then
+    if [ -z "$DESTDIR" ] && command -v userdel >/dev/null; then
         if in_file passwd; then userdel "$ACCOUNT"; fi
         if in_file group; then groupdel "$ACCOUNT"; fi
-    else
-        if in_file passwd; then deluser "$ACCOUNT"; fi
-        if in_file group; then delgroup "$ACCOUNT"; fi
+        return
     fi
+    for file in passwd group shadow; do
+        in_file "$file" || continue
+        # Written in place: it keeps its mode and owner.
+        others=$(grep -v "^$ACCOUNT:" "$DESTDIR/etc/$file" || true)
+        printf '%s\n' "$others" >"$DESTDIR/etc/$file"
+    done
 }
 
 # === the service ===
@@ -399,7 +393,7 @@ remove_all() {
         elsewhere=$(state_elsewhere)
         disable_service
         while read -r file; do rm -f "$DESTDIR$file"; done <"$manifest"
-        rm -rf "${DESTDIR:?}$share"
+        rm -rf "$DESTDIR$share"
         rmdir "$DESTDIR$prefix/lib/ocpp-tunnel" 2>/dev/null || true
         if [ "$init" = systemd ] && [ "$start" = yes ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
     elif [ "$action" = uninstall ]; then

@@ -26,6 +26,7 @@
 //! | [`terminal`] | a person at a terminal |
 //! | [`check`] | what the self-check found |
 //! | [`figures`] | what the agent takes of the machine |
+//! | [`root`] | a small system to install packages in |
 //! | [`rig`], [`engine`], [`site`] | what most stories begin with: with a CSMS, without, with a controller as well |
 //!
 //! A harness can only fail by failing the test that uses it, so that its functions panic with what went wrong.
@@ -57,6 +58,7 @@ pub mod ports;
 pub mod process;
 pub mod proxy;
 pub mod rig;
+pub mod root;
 pub mod service;
 pub mod site;
 pub mod ssh;

@@ -144,6 +144,14 @@ pub fn living_in(directory: &Path) -> Vec<u32> {
     ids.filter(lives_there).collect()
 }
 
+/// The processes whose root directory this is.
+pub fn rooted_in(directory: &Path) -> Vec<u32> {
+    let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let ids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    ids.filter(|id| std::fs::read_link(format!("/proc/{id}/root")).is_ok_and(|root| root == directory))
+        .collect()
+}
+
 fn parent_of(pid: u32) -> Option<u32> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // pid (name) state parent …; the name may hold anything, parentheses included.
