@@ -26,7 +26,7 @@
 //! | [`terminal`] | a person at a terminal |
 //! | [`check`] | what the self-check found |
 //! | [`figures`] | what the agent takes of the machine |
-//! | [`root`] | a small system to install packages in |
+//! | [`root`], [`packages`] | a small system to install packages in; the packages |
 //! | [`rig`], [`engine`], [`site`] | what most stories begin with: with a CSMS, without, with a controller as well |
 //!
 //! A harness can only fail by failing the test that uses it, so that its functions panic with what went wrong.
@@ -53,6 +53,7 @@ pub mod fleet;
 pub mod halting;
 pub mod log_server;
 pub mod network;
+pub mod packages;
 pub mod peer;
 pub mod ports;
 pub mod process;
