@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -225,7 +225,16 @@ impl IdentityError {
             }
             Self::Exposed(path, _) => format!("chmod 600 {}", path.display()),
             Self::Owner(path, _, user) => format!("chown {user} {}", path.display()),
-            Self::Create(path, _) => format!("make {} writable for this user", directory_of(path).display()),
+            Self::Create(path, error) => {
+                let directory = directory_of(path).display();
+                match error.kind() {
+                    ErrorKind::StorageFull | ErrorKind::QuotaExceeded => format!("make room in {directory}"),
+                    ErrorKind::ReadOnlyFilesystem => {
+                        format!("have {directory} mounted writable, or name a key in ssh.identity_file")
+                    }
+                    _ => format!("make {directory} writable for this user"),
+                }
+            }
         }
     }
 }

@@ -1,7 +1,12 @@
 //! TLS towards the CSMS: rustls on `ring`, TLS 1.2 or later, whom to trust and what to show.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
+#[cfg(all(target_env = "musl", target_pointer_width = "32"))]
 use rustix::time::{ClockId, clock_gettime};
 use rustls::{
     ClientConfig, RootCertStore,
@@ -110,7 +115,14 @@ impl TimeProvider for WallClock {
     }
 }
 
-/// The wall clock since 1970; before that, it counts as at 1970.
+/// The wall clock since 1970; before that, it counts as at 1970. A test can play another time to it (libfaketime).
+#[cfg(not(all(target_env = "musl", target_pointer_width = "32")))]
+pub(super) fn wall_clock() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+/// The wall clock since 1970; before that, it counts as at 1970. The kernel's, which knows of times after 2038.
+#[cfg(all(target_env = "musl", target_pointer_width = "32"))]
 pub(super) fn wall_clock() -> Duration {
     Duration::from_secs(u64::try_from(clock_gettime(ClockId::Realtime).tv_sec).unwrap_or_default())
 }
