@@ -4,6 +4,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use nix::sys::signal::Signal;
 use ocpp_tunnel_tests::agent::{Agent, Setup};
 use ocpp_tunnel_tests::bad_csms::{BadCsms, Step};
 use ocpp_tunnel_tests::check::{Found, check};
@@ -12,7 +13,7 @@ use ocpp_tunnel_tests::dropbear::Dropbear;
 use ocpp_tunnel_tests::network::Network;
 use ocpp_tunnel_tests::process::run;
 use ocpp_tunnel_tests::rig::Rig;
-use ocpp_tunnel_tests::service::Service;
+use ocpp_tunnel_tests::service::{Service, exchange};
 use ocpp_tunnel_tests::sshd::{ACCOUNT, Sshd};
 use ocpp_tunnel_tests::tls::Fault;
 use ocpp_tunnel_tests::{LONG, ports, wait_until};
@@ -486,4 +487,29 @@ async fn root_leaves_no_file_of_its_own_behind() {
     for file in std::fs::read_dir(&audit).unwrap() {
         assert_eq!(owned(&file.unwrap().path()), 61_234);
     }
+}
+
+#[tokio::test]
+async fn an_agent_that_does_not_answer_fails_its_step_and_its_link_is_left_alone() {
+    let mut rig = Rig::start().await;
+    rig.agent.signal(Signal::SIGSTOP);
+    let found = check(&rig.agent, &[]).await;
+    rig.agent.signal(Signal::SIGCONT);
+    assert_eq!(found.code, Some(11), "{found:#?}");
+    found.fails("agent", "", "");
+    found.skips(&["ocpp"], "a second connection would end its own");
+    found.is_well("login");
+    assert_eq!(rig.csms.counts().await.connections, 1);
+}
+
+#[tokio::test]
+async fn a_month_that_is_used_up_is_5_and_nothing_is_opened() {
+    let mut rig = Rig::with(|setup| setup.policy("monthly_bytes = 20")).await;
+    rig.open(1).await;
+    let _ = exchange(rig.remote[0], &[7; 100]).await;
+    rig.agent.tunnel_ends("1").await;
+    let found = check(&rig.agent, &[]).await;
+    assert_eq!(found.code, Some(5), "{found:#?}");
+    found.fails("policy", "month's bytes are used up", "policy.monthly_bytes");
+    found.skips(&["forward"], "the policy");
 }

@@ -1,10 +1,6 @@
 //! TLS towards the CSMS: rustls on `ring`, TLS 1.2 or later, whom to trust and what to show.
 
-use std::{
-    fmt,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 #[cfg(all(target_env = "musl", target_pointer_width = "32"))]
 use rustix::time::{ClockId, clock_gettime};
@@ -118,7 +114,7 @@ impl TimeProvider for WallClock {
 /// The wall clock since 1970; before that, it counts as at 1970. A test can play another time to it (libfaketime).
 #[cfg(not(all(target_env = "musl", target_pointer_width = "32")))]
 pub(super) fn wall_clock() -> Duration {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
 }
 
 /// The wall clock since 1970; before that, it counts as at 1970. The kernel's, which knows of times after 2038.
