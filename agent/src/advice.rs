@@ -15,6 +15,7 @@ const AGAIN: &str = "nothing: it is tried again by itself";
 #[must_use]
 pub fn for_failure(kind: FailureKind, server: &Server) -> Cow<'static, str> {
     let text = match kind {
+        FailureKind::Key => "mend the device key: `ocpp-tunnel check` says how; it is tried again by itself",
         FailureKind::Dns => "name the server by its address, user@ADDRESS, or mend the device's DNS",
         FailureKind::Tcp => "check the address and port, and that the site's firewall lets them out",
         FailureKind::Proxy => {

@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use reverse_tunnel::identity::IdentityError;
-use reverse_tunnel::{Clock, DeviceKeys, Events, HostKeyPolicy, HostKeys, Meter, OwnListeners, Settings};
+use reverse_tunnel::{
+    Clock, DeviceKeys, Events, HostKeyPolicy, HostKeys, Identity, KeyFault, KeyView, Meter, OwnListeners,
+    Settings,
+};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Interval, interval_at};
@@ -48,6 +50,7 @@ pub enum Purpose {
 pub struct Agent {
     supervisor: SupervisorHandle,
     link: Option<OcppLink>,
+    keys: Arc<DeviceKeys>,
     place: Place,
     audit: Audit,
     writer: audit::Writer,
@@ -71,8 +74,8 @@ pub enum StartError {
     Instance(InstanceError),
     /// `state_dir` can't be used.
     State(PathBuf, io::Error),
-    /// There is no device key.
-    Identity(IdentityError),
+    /// The device key can't be used.
+    Key(KeyFault),
     /// The OCPP link can't be set up.
     Link(LinkError),
     /// The way out that the configuration names can't be used.
@@ -100,6 +103,9 @@ impl Agent {
         let notifier = if service { Notifier::from_environment() } else { Notifier::default() };
         let remote_log = journal::start_remote(&config.log);
         let keys = Arc::new(device_keys(config)?);
+        if !service {
+            usable(&keys)?;
+        }
         let (audit, writer, before) =
             Audit::start(audit::directory(&config.state_dir), config.log.audit_bytes);
         record_start(&audit, purpose, before);
@@ -166,14 +172,15 @@ impl Agent {
         let place = Place::take(config, instance, observed, handle.clone(), reload)?;
         tokio::spawn(supervisor.run());
         let version = env!("CARGO_PKG_VERSION");
-        let key = keys.to_authorise().borrow().fingerprint();
-        tracing::info!(version, key, "agent-started");
+        let key = keys.view().borrow().key.as_ref().map(Identity::fingerprint);
+        tracing::info!(version, key = key.as_deref().unwrap_or("none"), "agent-started");
         let look = interval_at(Instant::now() + PLACE_INTERVAL, PLACE_INTERVAL);
         notifier.ready();
         let reporter = notifier.report(&handle, link.as_ref().map(OcppLink::status));
         Ok(Self {
             supervisor: handle,
             link,
+            keys,
             place,
             audit,
             writer,
@@ -209,10 +216,25 @@ impl Agent {
                 Some((source, answer)) = self.reloads.recv() => {
                     let _ = answer.send(self.reload(source).await);
                 }
-                _ = self.look.tick() => if self.place.look_after() {
-                    self.supervisor.keep();
-                },
+                _ = self.look.tick() => {
+                    self.look_for_key();
+                    if self.place.look_after() {
+                        self.supervisor.keep();
+                    }
+                }
             }
+        }
+    }
+
+    /// A key's file that couldn't be used may have been mended, or can be made now.
+    fn look_for_key(&self) {
+        if self.keys.fault().is_some() {
+            self.keys.refresh();
+        }
+        if self.keys.take_made()
+            && let Some(key) = &self.keys.view().borrow().key
+        {
+            self.audit.record(key_made(Source::Agent, key));
         }
     }
 
@@ -281,23 +303,37 @@ fn raise_descriptor_limit() {
     }
 }
 
-/// Reads the device's keys, or makes the first one.
+/// Reads the device's keys, or makes the first one. Whether one can be used, [`usable`] tells.
 ///
 /// # Errors
-/// `state_dir` or the key can't be used.
+/// `state_dir` can't be made.
 pub fn device_keys(config: &Config) -> Result<DeviceKeys, StartError> {
     make_state_directory(config)?;
     let comment = config.identity.as_deref().unwrap_or("ocpp-tunnel");
-    let is_new = !config.ssh.identity_file.exists();
-    let keys = DeviceKeys::open(&config.ssh.identity_file, comment).map_err(StartError::Identity)?;
-    if is_new {
-        let record = Record::new(Kind::DeviceKeyMade, Source::this_process(), Outcome::Success)
-            .text("key", &keys.to_authorise().borrow().fingerprint());
-        if let Err(error) = audit::write_now(config, record) {
-            tracing::warn!(%error, "audit-not-written");
-        }
+    let keys = DeviceKeys::open(&config.ssh.identity_file, comment);
+    if keys.take_made()
+        && let Some(key) = &keys.view().borrow().key
+        && let Err(error) = audit::write_now(config, key_made(Source::this_process(), key))
+    {
+        tracing::warn!(%error, "audit-not-written");
     }
     Ok(keys)
+}
+
+/// The key that servers have to authorise, for what makes no sense without one.
+///
+/// # Errors
+/// The device key can't be used.
+pub fn usable(keys: &DeviceKeys) -> Result<Identity, StartError> {
+    let KeyView { key, fault } = keys.view().borrow().clone();
+    match (key, fault) {
+        (Some(key), None) => Ok(key),
+        (_, fault) => Err(StartError::Key(fault.unwrap_or_default())),
+    }
+}
+
+fn key_made(source: Source, key: &Identity) -> Record {
+    Record::new(Kind::DeviceKeyMade, source, Outcome::Success).text("key", &key.fingerprint())
 }
 
 /// Makes `state_dir` where it doesn't exist.
@@ -354,7 +390,7 @@ impl StartError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Link(LinkError::Listen(..)) => Exit::Error,
-            Self::Link(_) | Self::WayOut(_) | Self::Identity(_) => Exit::Config,
+            Self::Link(_) | Self::WayOut(_) | Self::Key(_) => Exit::Config,
             _ => Exit::Error,
         }
     }
@@ -367,7 +403,7 @@ impl StartError {
             Self::Instance(InstanceError::Directory(path, _)) | Self::State(path, _) => {
                 format!("make {} writable for this user, or run as root", path.display())
             }
-            Self::Identity(error) => error.cure(),
+            Self::Key(fault) => fault.cure.clone(),
             Self::Link(LinkError::Listen(..)) => {
                 "end the program that listens there (`ss -ltnp` shows it), or set another bridge.listen"
                     .into()
@@ -385,7 +421,7 @@ impl fmt::Display for StartError {
         match self {
             Self::Instance(error) => error.fmt(f),
             Self::State(path, error) => write!(f, "can't use state_dir {}: {error}", path.display()),
-            Self::Identity(error) => error.fmt(f),
+            Self::Key(fault) => fault.fmt(f),
             Self::Link(error) => error.fmt(f),
             Self::WayOut(error) => error.fmt(f),
             Self::Control(path, error) => write!(f, "can't listen on {}: {error}", path.display()),

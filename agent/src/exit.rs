@@ -74,6 +74,7 @@ impl Exit {
     #[must_use]
     pub fn for_failure(kind: FailureKind) -> Self {
         match kind {
+            FailureKind::Key => Self::Config,
             FailureKind::Dns | FailureKind::Tcp | FailureKind::Proxy | FailureKind::ProxyAuth => {
                 Self::Network
             }

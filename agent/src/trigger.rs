@@ -17,10 +17,11 @@ use ocpp_bridge::{
     Command, ConfigurationStatus, ControllerStatus, DataTransferStatus, Event, LinkStatus, Reply, RequestId,
     frame::ErrorCode,
 };
-use reverse_tunnel::{Destination, DeviceKeys, Identity, Reason};
+use reverse_tunnel::{Destination, DeviceKeys, Identity, KeyView, Reason};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+pub(crate) use self::endpoint::boot_info;
 use self::endpoint::{Endpoint, Ends};
 use self::reporting::Reporting;
 use self::status_value::status_value;
@@ -106,7 +107,8 @@ pub fn start(
         status: status.clone(),
         slots: config.slots.clone(),
         client_key: None,
-        to_authorise: keys.to_authorise(),
+        keys: keys.view(),
+        key_note: None,
         supervisor,
         audit,
         uploads,
@@ -176,17 +178,22 @@ fn status_key(slot: &Slot) -> String {
     format!("{}Status", slot.key)
 }
 
-/// The public key's line, unless OCPP has no room for it: a key that was cut would authorise nobody.
+/// The public key's line, unless there is none, or OCPP has no room for it: a key that was cut would authorise nobody.
 fn client_key_value(identity: &Identity) -> Option<String> {
     Some(identity.public_line()).filter(|line| line.chars().count() <= OCPP_VALUE_CHARACTERS)
 }
+
+/// Where the value of the public key stays empty although there is one.
+const NO_ROOM: &str = "SSHClientKey has no room for this device's public key";
 
 struct Trigger {
     security: LinkSecurity,
     status: watch::Receiver<LinkStatus>,
     slots: Vec<Slot>,
     client_key: Option<String>,
-    to_authorise: watch::Receiver<Identity>,
+    keys: watch::Receiver<KeyView>,
+    /// What the CSMS has to know of the device's key besides; for each status.
+    key_note: Option<String>,
     supervisor: SupervisorHandle,
     audit: Audit,
     uploads: Uploads,
@@ -272,10 +279,13 @@ impl Trigger {
                     self.security.observe(&status);
                     self.carry_on_security().await;
                 }
-                Ok(()) = self.to_authorise.changed() => {
+                Ok(()) = self.keys.changed() => {
+                    let before = self.client_key.clone();
                     self.show_client_key().await;
                     self.look(&mut views).await;
-                    self.reporting.new_key(&self.to_authorise.borrow().fingerprint());
+                    if let Some(key) = self.keys.borrow().key.as_ref().filter(|_| self.client_key != before) {
+                        self.reporting.new_key(&key.fingerprint());
+                    }
                 }
                 Ok(()) = self.config.changed() => self.show_protocols().await,
                 () = self.reporting.wait() => {}
@@ -316,7 +326,13 @@ impl Trigger {
 
     /// While the device changes its key this is the new one: servers know the other one already.
     async fn show_client_key(&mut self) {
-        self.client_key = client_key_value(&self.to_authorise.borrow_and_update());
+        let KeyView { key, fault } = self.keys.borrow_and_update().clone();
+        self.client_key = key.as_ref().and_then(client_key_value);
+        self.key_note = match (&key, &self.client_key) {
+            (None, _) => fault.map(|fault| fault.text),
+            (Some(_), None) => Some(NO_ROOM.into()),
+            (Some(_), Some(_)) => None,
+        };
         self.show(CLIENT_KEY, self.client_key.clone()).await;
     }
 
@@ -378,7 +394,7 @@ impl Trigger {
             let view = views.iter().find(|view| view.id == TunnelId::Slot(slot.number));
             let wanted = view.and_then(|view| view.wanted.as_ref());
             self.show(&slot.key, Some(wanted.map(ToString::to_string).unwrap_or_default())).await;
-            let status = view.map(|view| status_value(view, self.client_key.is_none()));
+            let status = view.map(|view| status_value(view, self.key_note.as_deref()));
             self.show(&status_key(&slot), status).await;
         }
     }

@@ -33,7 +33,7 @@ use self::{
     own::Failure,
 };
 pub(crate) use self::{
-    boot::{Answer as BootAnswer, heartbeat_time},
+    boot::{Answer as BootAnswer, heartbeat_time, request as boot_request},
     dispatch::Answer,
     payload::ChangeConfiguration,
 };

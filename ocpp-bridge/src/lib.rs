@@ -99,7 +99,7 @@ pub use charge_point::{
 };
 pub use configuration::{Access, Registry};
 pub use link::{
-    AttemptError, Attempts, Backoff, Command, ConnectionProfile, LinkFault, LinkSettings, LinkState,
+    Attempt, AttemptError, Attempts, Backoff, Command, ConnectionProfile, LinkFault, LinkSettings, LinkState,
     LinkStatus, Url,
 };
 pub use rust_ocpp::v1_6::types::{ConfigurationStatus, DataTransferStatus, RegistrationStatus};

@@ -27,7 +27,7 @@ use tokio::{
 };
 
 pub use self::{
-    attempt::{AttemptError, attempt},
+    attempt::{Attempt, AttemptError, attempt},
     backoff::Backoff,
     fault::LinkFault,
     status::{Attempts, LinkState, LinkStatus},

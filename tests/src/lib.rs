@@ -19,9 +19,11 @@
 //! | [`service`] | stand-ins for services on the controller: a web page, an echo |
 //! | [`log_server`] | an HTTP or HTTPS server that takes uploads |
 //! | [`syslog`], [`collector`] | the other end of `/dev/log`; a syslog collector in the network |
+//! | [`syslog_daemon`] | the same, played by BusyBox and rsyslog |
 //! | [`tls`] | a certificate authority |
 //! | [`halting`] | a relay that falls silent at any stage of a handshake |
 //! | [`network`] | a network that can fail |
+//! | [`mounts`] | disks that are full or can't be written |
 //! | [`proxy`] | an HTTP proxy |
 //! | [`terminal`] | a person at a terminal |
 //! | [`check`] | what the self-check found |
@@ -52,6 +54,7 @@ pub mod figures;
 pub mod fleet;
 pub mod halting;
 pub mod log_server;
+pub mod mounts;
 pub mod network;
 pub mod packages;
 pub mod peer;
@@ -65,6 +68,7 @@ pub mod site;
 pub mod ssh;
 pub mod sshd;
 pub mod syslog;
+pub mod syslog_daemon;
 pub mod terminal;
 pub mod tls;
 mod wait;

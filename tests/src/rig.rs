@@ -48,10 +48,15 @@ impl Rig {
 
     /// Starts the peers, and not the agent.
     pub async fn unstarted(csms: Csms, change: impl FnOnce(Setup) -> Setup) -> Self {
+        Self::unstarted_with(Setup::new(), csms, change).await
+    }
+
+    /// The same, with what was set already.
+    pub async fn unstarted_with(setup: Setup, csms: Csms, change: impl FnOnce(Setup) -> Setup) -> Self {
         let sshd = Sshd::start().await;
         let (echo, page) = (Service::echo().await, Service::page(PAGE).await);
         let remote = [ports::free(), ports::free()];
-        let setup = Setup::new()
+        let setup = setup
             .csms(&csms)
             .pin(&sshd.known_hosts_line())
             .allow(&sshd.destination())

@@ -4,11 +4,13 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use futures_util::future::join_all;
 use ocpp_tunnel_tests::agent::{Agent, Setup};
 use ocpp_tunnel_tests::csms::{Csms, Options};
 use ocpp_tunnel_tests::process::Daemon;
 use ocpp_tunnel_tests::rig::Rig;
-use ocpp_tunnel_tests::{LONG, SHORT, wait_until};
+use ocpp_tunnel_tests::service::exchange;
+use ocpp_tunnel_tests::{LONG, SHORT, ports, wait_until};
 use serde_json::{Value, json};
 
 fn kinds(records: &[Value]) -> Vec<&str> {
@@ -316,4 +318,106 @@ async fn a_full_disk_leaves_whole_lines_and_is_told_of() {
     let records: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(numbers(&records), (1..=records.len() as u64).collect::<Vec<_>>());
     assert_eq!(agent.log().matches("audit-not-written").count(), 1);
+}
+
+#[tokio::test]
+async fn what_befalls_a_tunnel_is_recorded_whoever_asked_for_it() {
+    let csms = Csms::start(Options::default()).await;
+    let mut rig = Rig::unstarted(csms, |setup| {
+        let disabled = setup.directory().join("disabled").display().to_string();
+        let nobody = format!("127.0.0.1:{}", ports::free());
+        setup.policy(&format!("disable_file = '{disabled}'")).script(3, ports::free(), &nobody)
+    })
+    .await;
+    rig.agent.start().await;
+    rig.authorize(&rig.sshd).await;
+    rig.agent.link_is("accepted").await;
+    let destination = rig.sshd.destination();
+    let shim = rig.agent.shim(1, &[&destination]).await;
+    assert_eq!(shim.code, Some(0), "{shim:?}");
+    rig.agent.tunnel_is("1", "up").await;
+    let requested = rig.agent.record("tunnel-requested").await;
+    assert_eq!((&requested["source"]["kind"], &requested["tunnel"]), (&json!("local"), &json!("1")));
+    rig.open(2).await;
+    let opened = rig.agent.cli(&["open", &destination, "--script", "3", "--wait"]).await;
+    assert_eq!(opened.code, Some(0), "{opened:?}");
+    let tunnel = rig.agent.tunnel("3").await;
+    let remote = tunnel["forwards"][0]["remote"].as_str().unwrap().rsplit(':').next().unwrap();
+    let _ = exchange(remote.parse().unwrap(), b"is anybody there?").await;
+    let refused = rig.agent.record("connection-refused").await;
+    assert_eq!((&refused["end"], &refused["tunnel"]), (&json!("unreachable"), &json!("3")), "{refused}");
+
+    rig.sshd.kill_sessions();
+    let lost = rig.agent.record("tunnel-lost").await;
+    assert_eq!(lost["server"], destination);
+    for id in ["1", "2", "3"] {
+        rig.agent.tunnel_is(id, "up").await;
+    }
+
+    // After the restart, the CSMS may open nothing any more; what was asked for on site is kept.
+    rig.agent.terminate().await;
+    let text = rig.agent.configuration();
+    let allowed = text.lines().find(|line| line.starts_with("allow_destinations")).unwrap();
+    rig.agent.configure(&text.replace(allowed, "allow_destinations = []"));
+    rig.agent.start().await;
+    let restored = wait_until("both are restored", LONG, async || {
+        let restored = rig.agent.records(&["--type", "tunnel-restored"]).await;
+        (restored.len() == 2).then_some(restored)
+    })
+    .await;
+    assert_eq!((&restored[0]["tunnel"], &restored[1]["tunnel"]), (&json!("1"), &json!("3")));
+    let dropped = rig.agent.record("tunnel-not-restored").await;
+    assert_eq!((&dropped["tunnel"], &dropped["result"]), (&json!("2"), &json!("refused")), "{dropped}");
+
+    fs::write(rig.agent.directory().join("disabled"), "").unwrap();
+    rig.agent.record("access-disabled").await;
+    assert_eq!(rig.agent.tunnel_ends("1").await.as_deref(), Some("policy"));
+    assert_eq!(rig.agent.record("tunnel-closed").await["reason"], "policy");
+    rig.agent.terminate().await;
+    let records = rig.agent.records(&[]).await;
+    assert_eq!(numbers(&records), (1..=records.len() as u64).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_flood_of_connections_is_summed_up_within_the_cap_and_the_tunnel_stays() {
+    let mut rig = Rig::with(|setup| setup.log("audit_bytes = '64KiB'").log_level("error")).await;
+    rig.open(1).await;
+    for _ in 0..60 {
+        let connections = (0..20).map(|_| exchange(rig.remote[0], b"x"));
+        for answer in join_all(connections).await {
+            assert_eq!(answer.unwrap(), b"x");
+        }
+    }
+    assert!(rig.echoes().await);
+    rig.agent.terminate().await;
+    let sum = rig.agent.record("records-summed").await;
+    assert_eq!(sum["of"], "connection-ended");
+    let (count, bytes) = (sum["count"].as_u64().unwrap(), sum["bytes_in"].as_u64().unwrap());
+    assert!((100..=201).contains(&count) && bytes >= count, "{sum}");
+    let files = fs::read_dir(rig.agent.state_dir().join("audit")).unwrap().flatten();
+    let size: u64 = files.map(|file| file.metadata().unwrap().len()).sum();
+    assert!(size <= 64 * 1024, "{size}");
+    let records = rig.agent.records(&[]).await;
+    let first = records[0]["seq"].as_u64().unwrap();
+    assert!(first > 1, "the oldest made room");
+    assert_eq!(numbers(&records), (first..first + records.len() as u64).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn records_that_somebody_took_away_are_missed() {
+    let mut agent = Agent::run(Setup::new().ocpp("mode = 'off'")).await;
+    for _ in 0..3 {
+        assert_eq!(agent.cli(&["open", "evil@gw", "--script", "9"]).await.code, Some(4));
+    }
+    agent.terminate().await;
+    assert!(!agent.cli(&["audit"]).await.stdout.contains("missing"));
+    let file = fs::read_dir(agent.state_dir().join("audit")).unwrap().flatten();
+    let file = file.map(|entry| entry.path()).find(|path| path.extension().is_some()).unwrap();
+    let text = fs::read_to_string(&file).unwrap();
+    let number = |line: &&str| line.contains("\"type\":\"tunnel-refused\"");
+    let taken = text.lines().find(number).unwrap();
+    let seq = serde_json::from_str::<Value>(taken).unwrap()["seq"].clone();
+    fs::write(&file, text.replacen(&format!("{taken}\n"), "", 1)).unwrap();
+    let people = agent.cli(&["audit"]).await;
+    assert!(people.stdout.contains(&format!("-- record {seq} is missing --")), "{people:?}");
 }

@@ -4,6 +4,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use nix::sys::signal::Signal;
 use ocpp_tunnel_tests::agent::{Agent, Setup};
 use ocpp_tunnel_tests::bad_csms::{BadCsms, Step};
 use ocpp_tunnel_tests::check::{Found, check};
@@ -12,7 +13,7 @@ use ocpp_tunnel_tests::dropbear::Dropbear;
 use ocpp_tunnel_tests::network::Network;
 use ocpp_tunnel_tests::process::run;
 use ocpp_tunnel_tests::rig::Rig;
-use ocpp_tunnel_tests::service::Service;
+use ocpp_tunnel_tests::service::{Service, exchange};
 use ocpp_tunnel_tests::sshd::{ACCOUNT, Sshd};
 use ocpp_tunnel_tests::tls::Fault;
 use ocpp_tunnel_tests::{LONG, ports, wait_until};
@@ -67,7 +68,7 @@ async fn with_a_running_agent_everything_is_looked_at_and_nothing_is_disturbed()
 }
 
 #[tokio::test]
-async fn without_an_agent_it_looks_by_itself_and_the_csms_takes_it_for_no_start() {
+async fn without_an_agent_it_looks_by_itself_also_whether_the_csms_accepts_it() {
     let csms = Csms::start(Options::default()).await;
     let mut rig = Rig::unstarted(csms, Setup::pin_nothing).await;
     rig.authorize(&rig.sshd).await;
@@ -78,9 +79,12 @@ async fn without_an_agent_it_looks_by_itself_and_the_csms_takes_it_for_no_start(
     }
     assert!(found.lines("host-key")[0]["text"].as_str().unwrap().contains("first time"), "{found:#?}");
     assert!(!rig.agent.known_hosts().exists(), "nothing is learned");
-    assert!(found.lines("ocpp")[0]["text"].as_str().unwrap().contains("security profile 1"), "{found:#?}");
+    found.is_well("ocpp");
+    let ocpp = found.lines("ocpp");
+    assert!(ocpp[0]["text"].as_str().unwrap().contains("security profile 1"), "{found:#?}");
+    assert!(ocpp[1]["text"].as_str().unwrap().contains("accepts this charge point"), "{found:#?}");
     let counts = rig.csms.counts().await;
-    assert_eq!((counts.connections, counts.boots), (1, 0));
+    assert_eq!((counts.connections, counts.boots), (1, 1));
     assert!(!rig.agent.runtime_dir().exists(), "no trace of an agent");
     for number in [1, 2] {
         rig.port_is_free(number).await;
@@ -275,10 +279,10 @@ async fn a_key_that_the_server_does_not_know_is_8_and_a_port_that_it_refuses_is_
     found.fails("forward", "refused to listen", "permitlisten");
 }
 
-/// A socket's file would stay on the server, in the way of the tunnel that the check is for.
+/// sshd leaves the file of a socket behind, so that a tunnel's next one may be refused.
 #[tokio::test]
-async fn a_socket_on_the_server_is_not_asked_for_and_a_port_of_its_choice_is() {
-    let sshd = Sshd::start().await;
+async fn a_socket_on_the_server_is_tried_beside_its_place_and_a_port_of_its_choice_is_asked_for() {
+    let sshd = Sshd::start_with("StreamLocalBindUnlink yes\n").await;
     let socket = sshd.authorized_keys().with_file_name("cp.sock");
     let (agent, echo) = controller(|setup| setup.pin(&sshd.known_hosts_line())).await;
     let slot = |number: u8, remote: &str| {
@@ -292,16 +296,35 @@ async fn a_socket_on_the_server_is_not_asked_for_and_a_port_of_its_choice_is() {
     let slots = slot(1, &format!("unix:{}", socket.display())) + &slot(2, "localhost:0");
     agent.configure(&format!("{before}{slots}\n[log]{log}"));
     sshd.authorize(&agent.cli(&["keys", "show"]).await.stdout);
+    // As often as somebody likes.
+    for _ in 0..2 {
+        let found = check(&agent, &[&sshd.destination()]).await;
+        assert_eq!(found.code, Some(0), "{found:#?}");
+        found.is_well("forward");
+        let forwards = found.lines("forward");
+        assert!(forwards[0]["text"].as_str().unwrap().contains("cp.sock.check, twice"), "{found:#?}");
+        assert!(!forwards[1]["text"].as_str().unwrap().contains(":0,"), "the port that it chose: {found:#?}");
+    }
+    assert!(!socket.exists(), "the tunnel's own place is as it was");
+
+    let mut sshd = Sshd::start_with("StreamLocalBindUnlink no\n").await;
+    let socket = sshd.authorized_keys().with_file_name("cp.sock");
+    let slots = slot(1, &format!("unix:{}", socket.display()));
+    let pin = format!("host_keys = ['{}']", sshd.known_hosts_line());
+    let pinned = before.lines().find(|line| line.starts_with("host_keys")).unwrap();
+    agent.configure(&format!("{}{slots}\n[log]{log}", before.replace(pinned, &pin)));
+    sshd.authorize(&agent.cli(&["keys", "show"]).await.stdout);
     let found = check(&agent, &[&sshd.destination()]).await;
-    assert_eq!(found.code, Some(0), "{found:#?}");
-    let forwards = found.lines("forward");
-    assert_eq!(
-        (&forwards[0]["result"], &forwards[1]["result"]),
-        (&"unknown".into(), &"ok".into()),
-        "{found:#?}"
-    );
-    assert!(!forwards[1]["text"].as_str().unwrap().contains(":0,"), "the port that it chose: {found:#?}");
-    assert!(!socket.exists());
+    assert_eq!(found.code, Some(9), "{found:#?}");
+    found.fails("forward", "a second time", "StreamLocalBindUnlink yes");
+    assert!(!socket.exists(), "the tunnel's own place is as it was");
+    let again = check(&agent, &[&sshd.destination()]).await;
+    again.fails("forward", "refused to listen on unix:", "StreamLocalBindUnlink yes");
+
+    std::fs::remove_file(socket.with_extension("sock.check")).unwrap();
+    sshd.configure("AllowStreamLocalForwarding no").await;
+    let found = check(&agent, &[&sshd.destination()]).await;
+    found.fails("forward", "refused to listen on unix:", "AllowStreamLocalForwarding");
 }
 
 #[tokio::test]
@@ -398,6 +421,18 @@ async fn a_csms_with_a_certificate_of_another_name_is_told_from_a_sound_one() {
     }
 }
 
+#[tokio::test]
+async fn without_an_agent_the_csmss_answer_to_bootnotification_is_told() {
+    for (answer, told) in [("Pending", "pending"), ("Rejected", "rejected")] {
+        let csms = Csms::start(Options { boot: answer, ..Options::default() }).await;
+        let (agent, _echo) = controller(|setup| setup.ocpp("mode = 'direct'").csms(&csms)).await;
+        let found = check(&agent, &[]).await;
+        assert_eq!(found.code, Some(1), "{found:#?}");
+        found.fails("ocpp", &format!("BootNotification with {told}"), "accept this charge point");
+        assert_eq!(found.lines("ocpp")[0]["result"], "ok", "the connection itself is well: {found:#?}");
+    }
+}
+
 /// A 101 that accepts no subprotocol.
 #[tokio::test]
 async fn a_websocket_that_speaks_no_ocpp_is_told_from_a_csms() {
@@ -452,4 +487,29 @@ async fn root_leaves_no_file_of_its_own_behind() {
     for file in std::fs::read_dir(&audit).unwrap() {
         assert_eq!(owned(&file.unwrap().path()), 61_234);
     }
+}
+
+#[tokio::test]
+async fn an_agent_that_does_not_answer_fails_its_step_and_its_link_is_left_alone() {
+    let mut rig = Rig::start().await;
+    rig.agent.signal(Signal::SIGSTOP);
+    let found = check(&rig.agent, &[]).await;
+    rig.agent.signal(Signal::SIGCONT);
+    assert_eq!(found.code, Some(11), "{found:#?}");
+    found.fails("agent", "", "");
+    found.skips(&["ocpp"], "a second connection would end its own");
+    found.is_well("login");
+    assert_eq!(rig.csms.counts().await.connections, 1);
+}
+
+#[tokio::test]
+async fn a_month_that_is_used_up_is_5_and_nothing_is_opened() {
+    let mut rig = Rig::with(|setup| setup.policy("monthly_bytes = 20")).await;
+    rig.open(1).await;
+    let _ = exchange(rig.remote[0], &[7; 100]).await;
+    rig.agent.tunnel_ends("1").await;
+    let found = check(&rig.agent, &[]).await;
+    assert_eq!(found.code, Some(5), "{found:#?}");
+    found.fails("policy", "month's bytes are used up", "policy.monthly_bytes");
+    found.skips(&["forward"], "the policy");
 }

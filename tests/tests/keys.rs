@@ -104,7 +104,8 @@ async fn keys_that_are_weak_foreign_or_open_to_others_are_refused_with_the_cure(
     let rig = with_key("ssh-keygen", &small).await;
     let file = key_file(&rig.agent);
     let refused = async |what: &str, cure: &str| {
-        for command in [&["run"][..], &["keys", "show"], &["open", "a@b"]] {
+        // The agent itself goes on without a key (broken_files.rs).
+        for command in [&["keys", "show"][..], &["open", "a@b"]] {
             let output = rig.agent.cli(command).await;
             assert_eq!(output.code, Some(78), "{command:?}: {output:?}");
             assert!(output.stderr.contains(what) && output.stderr.contains(cure), "{command:?}: {output:?}");

@@ -11,10 +11,13 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use ocpp_tunnel_tests::agent::{Agent, Setup};
+use ocpp_tunnel_tests::csms::{Csms, Options};
 use ocpp_tunnel_tests::process::{self, Output, run};
 use ocpp_tunnel_tests::rig::Rig;
+use ocpp_tunnel_tests::service::{Manner, Service, behave};
 use ocpp_tunnel_tests::syslog::Syslog;
-use ocpp_tunnel_tests::{LONG, wait_until};
+use ocpp_tunnel_tests::{LONG, ports, wait_until};
+use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 /// The files that packages install.
@@ -104,6 +107,73 @@ async fn sigterm_ends_the_agent_in_five_seconds_though_neither_server_nor_csms_a
     rig.sshd.thaw();
     rig.csms.thaw();
     assert_eq!(rig.agent.records(&["--type", "agent-stopped"]).await.len(), 1);
+}
+
+#[tokio::test]
+async fn sigterm_under_full_load_closes_three_tunnels_and_frees_their_ports() {
+    let wayward = Service::wayward().await;
+    let port = ports::free();
+    let csms = Csms::start(Options::default()).await;
+    let mut rig = Rig::unstarted(csms, |setup| setup.script(3, port, &wayward.address())).await;
+    rig.agent.start().await;
+    rig.authorize(&rig.sshd).await;
+    rig.agent.link_is("accepted").await;
+    rig.open(1).await;
+    rig.open(2).await;
+    let opened = rig.agent.cli(&["open", &rig.sshd.destination(), "--script", "3", "--wait"]).await;
+    assert_eq!(opened.code, Some(0), "{opened:?}");
+    // Bytes without end, for one who reads them and one who doesn't; and a service that takes nothing.
+    let mut reader = behave(port, Manner::Flood).await.unwrap();
+    let reading = tokio::spawn(async move { tokio::io::copy(&mut reader, &mut tokio::io::sink()).await });
+    let _idle = behave(port, Manner::Flood).await.unwrap();
+    let mut stalled = behave(port, Manner::Stall).await.unwrap();
+    let writing = tokio::spawn(async move { while stalled.write_all(&[0; 64 * 1024]).await.is_ok() {} });
+    wait_until("megabytes have passed", LONG, async || {
+        (rig.agent.tunnel("3").await["bytes_out"].as_u64() > Some(20_000_000)).then_some(())
+    })
+    .await;
+    let begun = Instant::now();
+    assert!(rig.agent.terminate().await.success());
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(5), "it took {took:?}");
+    for port in [rig.remote[0], rig.remote[1], port] {
+        wait_until("the server has freed the port", LONG, async || ports::is_free(port).then_some(())).await;
+    }
+    reading.abort();
+    writing.abort();
+    let closed = rig.agent.records(&["--type", "tunnel-closed"]).await;
+    assert_eq!(closed.iter().filter(|record| record["reason"] == "shutdown").count(), 3, "{closed:?}");
+}
+
+/// Neither root nor any capability, from the first start on.
+#[tokio::test]
+async fn an_ordinary_user_without_capabilities_is_all_that_it_needs() {
+    const USER: u32 = 61_234;
+    let csms = Csms::start(Options::default()).await;
+    let mut rig = Rig::unstarted(csms, |setup| {
+        let runner = setup.directory().join("as-user");
+        let script = format!(
+            "#!/bin/sh\nexec setpriv --reuid {USER} --regid {USER} --clear-groups --bounding-set=-all --inh-caps=-all \"$@\"\n"
+        );
+        std::fs::write(&runner, script).unwrap();
+        std::fs::set_permissions(&runner, PermissionsExt::from_mode(0o755)).unwrap();
+        std::os::unix::fs::chown(setup.directory(), Some(USER), Some(USER)).unwrap();
+        setup.runner(runner)
+    })
+    .await;
+    rig.agent.start().await;
+    rig.authorize(&rig.sshd).await;
+    rig.agent.link_is("accepted").await;
+    rig.open(1).await;
+    assert!(rig.echoes().await);
+    let proc = std::fs::read_to_string(format!("/proc/{}/status", rig.agent.pid())).unwrap();
+    assert!(proc.contains(&format!("Uid:\t{USER}\t{USER}\t{USER}\t{USER}\n")), "{proc}");
+    for set in ["CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert!(proc.contains(&format!("{set}:\t0000000000000000\n")), "{proc}");
+    }
+    assert_ne!(rig.agent.status().await["audit"]["state"], "failing");
+    assert!(rig.agent.terminate().await.success());
+    rig.port_is_free(1).await;
 }
 
 #[tokio::test]

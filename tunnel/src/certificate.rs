@@ -44,7 +44,14 @@ pub(crate) fn path_beside(key: &Path) -> PathBuf {
     name.into()
 }
 
+/// The wall clock; before 1970 counts as 1970. The standard library's, which a test can play another time to (libfaketime).
+#[cfg(not(all(target_env = "musl", target_pointer_width = "32")))]
+pub(crate) fn wall_clock() -> SystemTime {
+    SystemTime::now().max(UNIX_EPOCH)
+}
+
 /// The wall clock; before 1970 counts as 1970. The standard library's ends in 2038 where time has 32 bits.
+#[cfg(all(target_env = "musl", target_pointer_width = "32"))]
 pub(crate) fn wall_clock() -> SystemTime {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
     UNIX_EPOCH + Duration::from_secs(u64::try_from(time.tv_sec).unwrap_or_default())

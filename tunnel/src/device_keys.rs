@@ -10,7 +10,8 @@
 //! | `…-cert.pub` | the certificate for each |
 //!
 //! They are looked at again before each login, so that a rotation that the command line begins or ends holds for
-//! a running agent too. What can't be read then leaves in use what was read before.
+//! a running agent too. What can't be read then leaves in use what was read before. Where nothing was read before, there is no
+//! key, and [`DeviceKeys::fault`] says why; a file that is mended, or moved away, ends that.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -34,7 +35,26 @@ pub struct DeviceKeys {
     files: Files,
     comment: String,
     held: Mutex<Held>,
-    to_authorise: watch::Sender<Identity>,
+    view: watch::Sender<KeyView>,
+}
+
+/// What is to be seen of the device's key.
+#[derive(Clone, Debug, Default)]
+pub struct KeyView {
+    /// The key that an operator has to authorise: the new one while there is one, for the servers know the other one. None where
+    /// no key can be used.
+    pub key: Option<Identity>,
+    /// What is wrong with the device key's file. A key that was read before is used all the same.
+    pub fault: Option<KeyFault>,
+}
+
+/// Why the device key's file can't be used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyFault {
+    /// What is wrong, with the file's name.
+    pub text: String,
+    /// What to do about it.
+    pub cure: String,
 }
 
 #[derive(Debug)]
@@ -47,7 +67,10 @@ struct Files {
 
 #[derive(Debug)]
 struct Held {
-    current: Key,
+    /// None was usable so far.
+    current: Option<Key>,
+    /// It was made by us, and nobody has been told.
+    made: bool,
     new: Option<Key>,
 }
 
@@ -88,33 +111,44 @@ pub enum RotationError {
 }
 
 impl DeviceKeys {
-    /// Reads the device key, or makes it; and the next one, if a rotation is under way.
+    /// Reads the device key, or makes it; and the next one, if a rotation is under way. Whether that worked says [`Self::fault`].
     ///
     /// `comment` stands in the public line of a key whose file has none.
-    ///
-    /// # Errors
-    /// The device key can't be read or made.
-    pub fn open(path: &Path, comment: &str) -> Result<Self, IdentityError> {
-        let files = Files::of(path);
-        let stamp = Stamp::of(path);
-        let identity = Identity::load_or_create(path, comment)?;
-        warn_of_certificate(&identity);
-        // A key that was just made has another stamp, and is read once more.
-        let held = Held { current: Key { stamp, identity: identity.clone(), told_of_end: false }, new: None };
-        let (to_authorise, _) = watch::channel(identity);
-        let keys = Self { files, comment: comment.to_owned(), held: Mutex::new(held), to_authorise };
+    #[must_use]
+    pub fn open(path: &Path, comment: &str) -> Self {
+        let held = Mutex::new(Held { current: None, made: false, new: None });
+        let (view, _) = watch::channel(KeyView::default());
+        let keys = Self { files: Files::of(path), comment: comment.to_owned(), held, view };
         keys.refresh();
-        Ok(keys)
+        keys
     }
 
-    /// Looks whether the files have changed.
+    /// What is wrong with the device key's file. A key that was read before is used all the same.
+    #[must_use]
+    pub fn fault(&self) -> Option<KeyFault> {
+        self.view.borrow().fault.clone()
+    }
+
+    /// Whether a device key was made since this was last asked. It is true once for each, so that it is recorded once.
+    #[must_use]
+    pub fn take_made(&self) -> bool {
+        std::mem::take(&mut self.held().made)
+    }
+
+    /// Looks whether the files have changed. Where there was no usable device key so far and its file is gone, makes one.
     pub fn refresh(&self) {
         let mut held = self.held();
-        match self.read(&self.files.current, Some(&held.current)) {
-            Ok(Some(key)) => held.current = key,
-            Ok(None) => {}
-            Err(error) => tracing::warn!(%error, cure = error.cure(), "device-key-unusable"),
-        }
+        let current = match &held.current {
+            None => self.read_or_make(&mut held.made),
+            Some(key) => self.read(&self.files.current, Some(key)),
+        };
+        let fault = match current {
+            Ok(key) => {
+                held.current = key.or(held.current.take());
+                None
+            }
+            Err(error) => Some(KeyFault { text: error.to_string(), cure: error.cure() }),
+        };
         match self.read(&self.files.new, held.new.as_ref()) {
             Ok(Some(key)) => held.new = Some(key),
             Ok(None) => {}
@@ -124,12 +158,20 @@ impl DeviceKeys {
                 held.new = None;
             }
         }
-        let next = held.new.as_ref().unwrap_or(&held.current).identity.clone();
-        self.to_authorise.send_if_modified(|shown| {
-            let differs = shown.public_line() != next.public_line();
-            *shown = next;
-            differs
-        });
+        let key = held.new.as_ref().or(held.current.as_ref()).map(|key| key.identity.clone());
+        self.view.send_if_modified(|shown| shown.becomes(KeyView { key, fault }));
+    }
+
+    fn read_or_make(&self, made: &mut bool) -> Result<Option<Key>, IdentityError> {
+        let path = &self.files.current;
+        match self.read(path, None) {
+            Err(IdentityError::Read(_, error)) if error.kind() == io::ErrorKind::NotFound => {
+                Identity::create(path, &self.comment)?;
+                *made = true;
+                self.read(path, None)
+            }
+            result => result,
+        }
     }
 
     /// The key in a file, unless it is the one that is held.
@@ -143,24 +185,24 @@ impl DeviceKeys {
         Ok(Some(Key { stamp, identity, told_of_end: false }))
     }
 
-    /// What a login offers, in this order: the new key, if there is one, and the device key.
+    /// What a login offers, in this order: the new key, if there is one, and the device key. Nothing where neither can be used.
     #[must_use]
     pub fn offered(&self) -> Vec<Identity> {
         self.refresh();
         let mut held = self.held();
-        let Held { current, new } = &mut *held;
+        let Held { current, new, .. } = &mut *held;
         let mut offered = Vec::new();
-        for key in new.iter_mut().chain([current]) {
+        for key in new.iter_mut().chain(current) {
             key.tell_of_end();
             offered.push(key.identity.clone());
         }
         offered
     }
 
-    /// The key that an operator has to authorise: the new one while there is one, for the servers know the other one.
+    /// The key that an operator has to authorise, and what is wrong with it.
     #[must_use]
-    pub fn to_authorise(&self) -> watch::Receiver<Identity> {
-        self.to_authorise.subscribe()
+    pub fn view(&self) -> watch::Receiver<KeyView> {
+        self.view.subscribe()
     }
 
     /// The rotation that is under way.
@@ -168,7 +210,7 @@ impl DeviceKeys {
     pub fn rotation(&self) -> Option<Rotation> {
         let held = self.held();
         let new = held.new.as_ref()?.identity.clone();
-        let old = held.current.identity.clone();
+        let old = held.current.as_ref()?.identity.clone();
         let ledger = self.ledger().unwrap_or_default();
         let (done, waiting) = (ledger.servers_of(&new.fingerprint()), ledger.servers_of(&old.fingerprint()));
         Some(Rotation { new, old, done, waiting })
@@ -187,13 +229,13 @@ impl DeviceKeys {
             }
             let (old, new) = {
                 let held = keys.held();
-                let Some(new) = &held.new else { return Ok(None) };
-                (held.current.identity.fingerprint(), new.identity.fingerprint())
+                let (Some(current), Some(new)) = (&held.current, &held.new) else { return Ok(None) };
+                (current.identity.fingerprint(), new.identity.fingerprint())
             };
             if !ledger.is_rotated(&old, &new) {
                 return Ok(None);
             }
-            keys.replace().map(|()| Some((new, old)))
+            keys.replace(&old).map(|()| Some((new, old)))
         });
         result.unwrap_or_else(|error| {
             // It is tried again with the next tunnel.
@@ -241,14 +283,14 @@ impl DeviceKeys {
         self.locked(|keys| {
             keys.refresh();
             let rotation = keys.rotation().ok_or(RotationError::NotRotating)?;
-            keys.replace()?;
+            keys.replace(&rotation.old.fingerprint())?;
             Ok(rotation)
         })
     }
 
-    /// Keeps the device key as the old one and puts the new one into its place. Wherever it is cut off, there is a device
-    /// key, and the rotation is either over or still under way.
-    fn replace(&self) -> Result<(), RotationError> {
+    /// Keeps the device key, whose fingerprint this is, as the old one and puts the new one into its place. Wherever it is cut
+    /// off, there is a device key, and the rotation is either over or still under way.
+    fn replace(&self, retired: &str) -> Result<(), RotationError> {
         let Files { current, new, old, .. } = &self.files;
         let at = |path: &Path| {
             let path = path.to_owned();
@@ -261,9 +303,10 @@ impl DeviceKeys {
         done_or_missing(fs::rename(path_beside(new), &certificate), &certificate)?;
         fs::rename(new, current).map_err(at(current))?;
         File::open(directory_of(current)).and_then(|directory| directory.sync_all()).map_err(at(current))?;
-        let retired = self.held().current.identity.fingerprint();
         self.refresh();
-        let identity = self.held().current.identity.clone();
+        let Some(identity) = self.held().current.as_ref().map(|key| key.identity.clone()) else {
+            return Ok(());
+        };
         if let Err(CertificateError::OtherKey(of_old)) = identity.certificate() {
             done_or_missing(fs::rename(of_old, path_beside(old)), of_old)?;
             self.refresh();
@@ -349,6 +392,31 @@ fn done_or_missing(result: io::Result<()>, path: &Path) -> Result<(), RotationEr
         _ => Ok(()),
     }
 }
+
+impl KeyView {
+    /// Takes another one's place, tells the log of what is new, and gives whether there was anything.
+    fn becomes(&mut self, next: Self) -> bool {
+        let line = |view: &Self| view.key.as_ref().map(Identity::public_line);
+        let (other_key, other_fault) = (line(self) != line(&next), self.fault != next.fault);
+        match &next.fault {
+            Some(KeyFault { text, cure }) if other_fault => {
+                tracing::error!(error = text, cure, "device-key-unusable");
+            }
+            None if other_fault => tracing::info!("device-key-usable"),
+            _ => {}
+        }
+        *self = next;
+        other_key || other_fault
+    }
+}
+
+impl fmt::Display for KeyFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for KeyFault {}
 
 impl RotationError {
     /// What to do about it.

@@ -6,7 +6,7 @@ use super::*;
 
 fn open() -> (TempDir, DeviceKeys) {
     let directory = tempfile::tempdir().unwrap();
-    let keys = DeviceKeys::open(&directory.path().join("key"), "CP001").unwrap();
+    let keys = DeviceKeys::open(&directory.path().join("key"), "CP001");
     (directory, keys)
 }
 
@@ -19,7 +19,7 @@ fn server(name: &str) -> Destination {
 }
 
 fn shown(keys: &DeviceKeys) -> String {
-    keys.to_authorise().borrow().fingerprint()
+    keys.view().borrow().key.as_ref().unwrap().fingerprint()
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn a_server_that_needs_the_old_key_keeps_it() {
 fn what_another_process_does_to_the_files_holds_from_the_next_login_on() {
     let (directory, keys) = open();
     let path = directory.path().join("key");
-    let other = DeviceKeys::open(&path, "CP001").unwrap();
+    let other = DeviceKeys::open(&path, "CP001");
     assert_eq!(fingerprints(&keys), fingerprints(&other));
     other.rotate().unwrap();
     assert_eq!(fingerprints(&keys), fingerprints(&other));
@@ -97,7 +97,7 @@ fn a_rotation_that_was_cut_off_anywhere_is_over_or_goes_on() {
     let rotation = keys.rotate().unwrap();
     // The power failed after the old key was kept and before the new one took its place.
     fs::copy(&path, directory.path().join("key.old")).unwrap();
-    let again = DeviceKeys::open(&path, "CP001").unwrap();
+    let again = DeviceKeys::open(&path, "CP001");
     assert_eq!(fingerprints(&again), [rotation.new.fingerprint(), rotation.old.fingerprint()]);
     again.established(&server("gw"), &rotation.new.fingerprint());
     assert_eq!(fingerprints(&again), [rotation.new.fingerprint()]);
@@ -108,7 +108,7 @@ fn the_servers_survive_a_restart_and_an_unreadable_list_ends_nothing() {
     let (directory, keys) = open();
     let old = fingerprints(&keys).remove(0);
     keys.established(&server("first"), &old);
-    let keys = DeviceKeys::open(&directory.path().join("key"), "CP001").unwrap();
+    let keys = DeviceKeys::open(&directory.path().join("key"), "CP001");
     let new = keys.rotate().unwrap().new.fingerprint();
     let servers = directory.path().join("key.servers");
     fs::remove_file(&servers).unwrap();
@@ -156,4 +156,59 @@ fn key_ids(keys: &DeviceKeys) -> Vec<String> {
         identity.certificate().unwrap().map_or(String::new(), |certificate| certificate.key_id().to_owned())
     };
     keys.offered().iter().map(key_id).collect()
+}
+
+/// What is wrong with a file is told as long as it lasts, and what there is goes on being used.
+#[test]
+fn a_broken_file_is_told_of_until_it_is_mended() {
+    let (directory, keys) = open();
+    let path = directory.path().join("key");
+    let good = fs::read(&path).unwrap();
+    assert!(keys.take_made() && !keys.take_made(), "told once");
+    let before = fingerprints(&keys);
+    write_private(&path, b"garbage", Existing::Replace).unwrap();
+    assert_eq!(fingerprints(&keys), before, "the key that was read is still in use");
+    let fault = keys.fault().unwrap();
+    assert!(fault.text.contains(path.to_str().unwrap()) && fault.cure.contains("move"), "{fault:?}");
+
+    let next = DeviceKeys::open(&path, "CP001");
+    assert_eq!((fingerprints(&next), next.fault()), (vec![], Some(fault)));
+    assert!(next.view().borrow().key.is_none() && next.rotation().is_none());
+    let mut view = next.view();
+    view.mark_unchanged();
+    next.refresh();
+    assert!(!view.has_changed().unwrap(), "nothing is new");
+    write_private(&path, &good, Existing::Replace).unwrap();
+    assert_eq!(fingerprints(&next), before);
+    assert!(view.has_changed().unwrap() && next.fault().is_none() && !next.take_made());
+    keys.refresh();
+    assert_eq!(keys.fault(), None);
+}
+
+#[test]
+fn a_file_that_is_moved_away_makes_room_for_a_new_key_only_where_none_is_in_use() {
+    let (directory, keys) = open();
+    let path = directory.path().join("key");
+    let before = fingerprints(&keys);
+    write_private(&path, b"", Existing::Replace).unwrap();
+    let next = DeviceKeys::open(&path, "CP001");
+    assert!(next.fault().is_some());
+    fs::remove_file(&path).unwrap();
+    keys.refresh();
+    assert!(keys.fault().is_some() && !path.exists());
+    assert_eq!(fingerprints(&keys), before);
+    let made = fingerprints(&next);
+    assert_eq!((made.len(), next.fault()), (1, None));
+    assert_ne!(made, before);
+    assert!(next.take_made());
+}
+
+#[test]
+fn the_new_key_of_a_rotation_serves_where_the_old_one_is_broken() {
+    let (directory, keys) = open();
+    let new = keys.rotate().unwrap().new.fingerprint();
+    write_private(&directory.path().join("key"), b"", Existing::Replace).unwrap();
+    let next = DeviceKeys::open(&directory.path().join("key"), "CP001");
+    assert_eq!(fingerprints(&next), [new]);
+    assert!(next.fault().is_some());
 }

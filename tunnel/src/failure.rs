@@ -15,6 +15,8 @@ pub struct Failure {
 /// The sorts of failures that callers tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureKind {
+    /// This device has no key to log in with.
+    Key,
     /// The name has no address, or the resolver did not answer.
     Dns,
     /// No TCP connection to any address.

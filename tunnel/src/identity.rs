@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,23 +39,8 @@ pub enum IdentityError {
 }
 
 impl Identity {
-    /// Reads the private key in `path`, or makes an ed25519 key there (mode 0600, atomically) if there is none.
-    ///
-    /// `comment` stands in the public line of a new key, and of one whose file has none.
-    ///
-    /// # Errors
-    /// See [`IdentityError`].
-    pub fn load_or_create(path: &Path, comment: &str) -> Result<Self, IdentityError> {
-        match Self::load(path, comment) {
-            Err(IdentityError::Read(_, error)) if error.kind() == io::ErrorKind::NotFound => {
-                Self::create(path, comment)
-            }
-            result => result,
-        }
-    }
-
     /// Reads a private key without a passphrase: OpenSSH's format, dropbear's, PKCS#1, PKCS#8 or SEC1, at most 32 KiB; and the
-    /// certificate beside it, if there is one.
+    /// certificate beside it, if there is one. `comment` stands in the public line of a key whose file has none.
     ///
     /// # Errors
     /// See [`IdentityError`].
@@ -71,7 +56,7 @@ impl Identity {
         Ok(Self { private: Arc::new(private), certificate })
     }
 
-    /// Makes an ed25519 key in a file that doesn't exist yet.
+    /// Makes an ed25519 key in a file that doesn't exist yet (mode 0600, atomically). `comment` stands in its public line.
     ///
     /// # Errors
     /// [`IdentityError::Create`].
@@ -120,6 +105,10 @@ pub(crate) const DSA: &str = "it is a DSA key, which servers no longer take";
 /// Reads a key file that nobody else may read or replace.
 fn read_private(path: &Path) -> Result<Vec<u8>, IdentityError> {
     let read_error = |error| IdentityError::Read(path.to_owned(), error);
+    // A directory's permissions have nothing to do with it, and opening a pipe could wait for ever.
+    if !fs::metadata(path).map_err(read_error)?.is_file() {
+        return Err(IdentityError::Format(path.to_owned(), "it is no file".into()));
+    }
     let file = File::open(path).map_err(read_error)?;
     let metadata = file.metadata().map_err(read_error)?;
     let user = rustix::process::geteuid().as_raw();
@@ -139,6 +128,12 @@ fn read_private(path: &Path) -> Result<Vec<u8>, IdentityError> {
 }
 
 pub(crate) fn decode(bytes: &[u8]) -> Result<PrivateKey, String> {
+    if bytes.is_empty() {
+        return Err("it is empty".into());
+    }
+    if bytes.iter().all(|byte| *byte == 0 || byte.is_ascii_whitespace()) {
+        return Err("it holds nothing, as a power cut may leave it".into());
+    }
     if dropbear_key::looks_like_one(bytes) {
         return dropbear_key::parse(bytes).map_err(|error| error.to_string());
     }
@@ -147,7 +142,21 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<PrivateKey, String> {
     if text.contains("-----BEGIN DSA PRIVATE KEY-----") {
         return Err(DSA.into());
     }
+    if let Some(what) = obviously_no_key(text) {
+        return Err(what.into());
+    }
     ssh::decode_private_key(text).or_else(|error| openssh_key::parse(text).ok_or(error))
+}
+
+/// What a library would only call unreadable, and a person can do something about.
+fn obviously_no_key(text: &str) -> Option<&'static str> {
+    if PublicKey::from_openssh(text.trim()).is_ok() {
+        return Some("it is a public key, and the private one belongs there");
+    }
+    if !text.contains("-----BEGIN ") {
+        return Some("it is text, and no key");
+    }
+    (!text.contains("-----END ")).then_some("it is cut off")
 }
 
 /// A size counts in whole bytes: the product of two primes of 1024 bits may have 2047.
@@ -216,7 +225,16 @@ impl IdentityError {
             }
             Self::Exposed(path, _) => format!("chmod 600 {}", path.display()),
             Self::Owner(path, _, user) => format!("chown {user} {}", path.display()),
-            Self::Create(path, _) => format!("make {} writable for this user", directory_of(path).display()),
+            Self::Create(path, error) => {
+                let directory = directory_of(path).display();
+                match error.kind() {
+                    ErrorKind::StorageFull | ErrorKind::QuotaExceeded => format!("make room in {directory}"),
+                    ErrorKind::ReadOnlyFilesystem => {
+                        format!("have {directory} mounted writable, or name a key in ssh.identity_file")
+                    }
+                    _ => format!("make {directory} writable for this user"),
+                }
+            }
         }
     }
 }
@@ -251,11 +269,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_start_makes_a_key_and_the_next_one_reads_it() {
+    fn a_key_that_was_made_is_read_again() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("id_ed25519");
-        let made = Identity::load_or_create(&path, "CP001").unwrap();
-        let read = Identity::load_or_create(&path, "other").unwrap();
+        let made = Identity::create(&path, "CP001").unwrap();
+        let read = Identity::load(&path, "other").unwrap();
         assert_eq!(made.public_line(), read.public_line());
         assert!(made.public_line().starts_with("ssh-ed25519 AAAA"));
         assert!(made.public_line().ends_with(" CP001"));
@@ -266,7 +284,7 @@ mod tests {
     #[test]
     fn two_keys_differ() {
         let directory = tempfile::tempdir().unwrap();
-        let key = |name| Identity::load_or_create(&directory.path().join(name), "").unwrap().fingerprint();
+        let key = |name| Identity::create(&directory.path().join(name), "").unwrap().fingerprint();
         assert_ne!(key("a"), key("b"));
     }
 
@@ -274,9 +292,9 @@ mod tests {
     fn a_key_that_others_may_read_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("id_ed25519");
-        Identity::load_or_create(&path, "CP001").unwrap();
+        Identity::create(&path, "CP001").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        let error = Identity::load_or_create(&path, "CP001").unwrap_err();
+        let error = Identity::load(&path, "CP001").unwrap_err();
         assert!(matches!(error, IdentityError::Exposed(_, 0o640)), "{error}");
     }
 
@@ -285,20 +303,42 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("id_ed25519");
         write_private(&path, b"-----BEGIN OPENSSH PRIVATE KEY-----\ngarbage\n", Existing::Keep).unwrap();
-        let error = Identity::load_or_create(&path, "CP001").unwrap_err();
+        let error = Identity::load(&path, "CP001").unwrap_err();
         assert!(matches!(error, IdentityError::Format(..)), "{error}");
         assert!(fs::read_to_string(&path).unwrap().contains("garbage"));
+    }
+
+    #[test]
+    fn what_is_no_key_is_called_by_its_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("id_ed25519");
+        let key = Identity::create(&path, "CP001").unwrap();
+        let private = fs::read_to_string(&path).unwrap();
+        for (content, what) in [
+            ("", "it is empty"),
+            ("\0\0\0\0\n", "a power cut"),
+            ("to do: make a key", "no key"),
+            (&key.public_line(), "public key"),
+            (&private[..private.len() / 2], "cut off"),
+        ] {
+            let error = decode(content.as_bytes()).unwrap_err();
+            assert!(error.contains(what), "{content:?}: {error}");
+        }
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        let error = Identity::load(&path, "CP001").unwrap_err();
+        assert!(error.to_string().contains("no file"), "{error}");
     }
 
     #[test]
     fn a_key_of_another_user_is_refused_with_the_cure() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("id_ed25519");
-        Identity::load_or_create(&path, "CP001").unwrap();
+        Identity::create(&path, "CP001").unwrap();
         if std::os::unix::fs::chown(&path, Some(61_234), None).is_err() {
             return; // Only root gives files away.
         }
-        let error = Identity::load_or_create(&path, "CP001").unwrap_err();
+        let error = Identity::load(&path, "CP001").unwrap_err();
         assert!(matches!(error, IdentityError::Owner(_, 61_234, 0)), "{error}");
         assert_eq!(error.cure(), format!("chown 0 {}", path.display()));
     }

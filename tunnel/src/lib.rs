@@ -54,7 +54,7 @@ mod traffic;
 
 pub use certificate::UserCertificate;
 pub use destination::{Destination, Host, Server};
-pub use device_keys::DeviceKeys;
+pub use device_keys::{DeviceKeys, KeyFault, KeyView};
 pub use events::{ConnectionEnd, End, Event, Events};
 pub use failure::{Failure, FailureKind, HostKeyFault};
 pub use forward::{Forward, LocalTarget, Remote};

@@ -244,6 +244,14 @@ impl Probe {
         Ok(Forward { remote: forward.remote.with_port(port), local: forward.local.clone() })
     }
 
+    /// Asks the server not to listen there any more.
+    ///
+    /// # Errors
+    /// It refuses.
+    pub async fn stop_listening(&mut self, forward: &Forward) -> Result<(), Failure> {
+        within("the end of the forward", self.session.stop_listening(forward)).await
+    }
+
     /// Connects to an address where a forward may be listening for all the world, and looks whether that comes back to us.
     pub async fn reach(&self, address: SocketAddr) -> Reach {
         let Ok(Ok(_stream)) = timeout(REACH_TIMEOUT, TcpStream::connect(address)).await else {

@@ -16,7 +16,7 @@ use crate::connect::{Connection, connect, resolve};
 use crate::destination::Destination;
 use crate::device_keys::DeviceKeys;
 use crate::events::{Event, Events};
-use crate::failure::Failure;
+use crate::failure::{Failure, FailureKind};
 use crate::forward::Forward;
 use crate::host_keys::{HostKeys, Trusted};
 use crate::limits::LEAST_BUFFER_BYTES;
@@ -303,6 +303,11 @@ impl Driver {
         let destination = &self.session_settings.destination;
         let step: Step = match action {
             Action::Resolve => {
+                // Without a key there is nothing to bother the server with.
+                if let Some(failure) = no_key(&self.settings.keys) {
+                    self.step = Some(Box::pin(async { Done::Resolved(Err(failure)) }));
+                    return;
+                }
                 let (server, route) = (destination.server().clone(), self.tunnel.plan().route.clone());
                 Box::pin(async move { Done::Resolved(resolve(&server, &route).await) })
             }
@@ -405,6 +410,12 @@ impl Driver {
             peer: self.tunnel.peer(),
         }
     }
+}
+
+/// Why no login can be tried, if that is so.
+fn no_key(keys: &DeviceKeys) -> Option<Failure> {
+    let none = keys.offered().is_empty();
+    none.then(|| keys.fault()).flatten().map(|fault| Failure::new(FailureKind::Key, fault.text))
 }
 
 /// Waits until the tunnel before this one, if there is one, has ended.

@@ -1,11 +1,17 @@
 //! Permission to listen, for each script: it is asked for, and given back when the connection ends.
+//!
+//! A Unix socket is asked for under a name of the check's own, [`BESIDE`] the tunnel's: sshd leaves a socket's file behind, which
+//! may be in the way of whoever wants to listen there next, and with `StreamLocalBindUnlink yes` it would take the place of
+//! whoever listens there now. It is asked for twice, since the second time shows what becomes of a tunnel that comes back.
 
-use reverse_tunnel::{Destination, Forward, Probe, Remote};
+use reverse_tunnel::{Destination, Failure, FailureKind, Forward, Probe, Remote};
 
 use super::report::{Report, Step};
 use super::running::Running;
 use super::server::problem;
 use crate::config::Config;
+use crate::control::protocol::Problem;
+use crate::exit::Exit;
 
 /// Gives what the server listens for now.
 pub(super) async fn look(
@@ -24,12 +30,8 @@ pub(super) async fn look(
             report.step(Step::Forward, held).await;
             continue;
         }
-        if let Remote::Unix(_) = remote {
-            // sshd leaves the file behind, and would take the place of whoever listens there.
-            report.skip(
-                Step::Forward,
-                &format!("asking for {remote} would leave the socket behind on the server"),
-            );
+        if let Remote::Unix(path) = remote {
+            report.step(Step::Forward, socket(&slot.forward, path, destination, probe)).await;
             continue;
         }
         let asked = async {
@@ -43,4 +45,42 @@ pub(super) async fn look(
         listening.extend(report.step(Step::Forward, asked).await);
     }
     listening
+}
+
+/// What the name of the check's socket ends with.
+const BESIDE: &str = ".check";
+
+async fn socket(
+    forward: &Forward,
+    path: &str,
+    destination: &Destination,
+    probe: &mut Probe,
+) -> Result<((), String), Problem> {
+    // The rules for such a path bound its length.
+    let remote: Remote = format!("unix:{path}{BESIDE}").parse().map_err(|_| {
+        let text = format!("unix:{path} can't be tried, because {path}{BESIDE} would be too long");
+        Problem::new(Exit::Forward, text, "choose a shorter path")
+    })?;
+    let tried = Forward { remote, local: forward.local.clone() };
+    let shown = &tried.remote;
+    let lost = |failure: &Failure| problem(failure, destination.server());
+    let refused = |failure: Failure, cure: String| match failure.kind {
+        FailureKind::Forward => Problem::new(Exit::Forward, failure.text, cure),
+        _ => lost(&failure),
+    };
+    probe.listen(&tried).await.map_err(|failure| {
+        let cure = format!(
+            "see AllowStreamLocalForwarding of the server's sshd, and whether the account may make {path}{BESIDE}; if that is there \
+             already, set StreamLocalBindUnlink yes"
+        );
+        refused(failure, cure)
+    })?;
+    probe.stop_listening(&tried).await.map_err(|failure| lost(&failure))?;
+    probe.listen(&tried).await.map_err(|failure| {
+        let cure = "set StreamLocalBindUnlink yes in the server's sshd_config: what a tunnel leaves behind is in the way of the next";
+        let text = format!("{} a second time", failure.text);
+        refused(Failure { text, ..failure }, cure.into())
+    })?;
+    probe.stop_listening(&tried).await.map_err(|failure| lost(&failure))?;
+    Ok(((), format!("the server listens on {shown}, twice in a row, and was told to stop")))
 }

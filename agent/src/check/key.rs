@@ -1,6 +1,6 @@
 //! The device's key: is it there, can it be used, and by nobody else?
 
-use reverse_tunnel::{DeviceKeys, Identity};
+use reverse_tunnel::{DeviceKeys, Identity, KeyFault};
 
 use crate::clock;
 use crate::config::Config;
@@ -19,8 +19,10 @@ pub(super) async fn look(config: &Config) -> Result<(Vec<Identity>, String), Pro
         ));
     }
     let comment = config.identity.as_deref().unwrap_or("ocpp-tunnel");
-    let keys = DeviceKeys::open(path, comment)
-        .map_err(|error| Problem::new(Exit::Config, error.to_string(), error.cure()))?;
+    let keys = DeviceKeys::open(path, comment);
+    if let Some(KeyFault { text, cure }) = keys.fault() {
+        return Err(Problem::new(Exit::Config, text, cure));
+    }
     let offered = keys.offered();
     let mut text = String::new();
     for identity in &offered {

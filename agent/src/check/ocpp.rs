@@ -1,8 +1,8 @@
 //! The OCPP link. Where an agent keeps one, it is asked how that is: a second connection would push the first one out, since a
-//! CSMS knows one connection of each identity. Without one, a connection is made and closed at once; BootNotification
-//! isn't sent, so that the CSMS doesn't take the check for a start of the charge point.
+//! CSMS knows one connection of each identity. Without one, a connection is made as the agent would make it, up to the answer to
+//! BootNotification, and closed.
 
-use ocpp_bridge::{LinkFault, LinkSettings, Url, link};
+use ocpp_bridge::{BootInfo, LinkFault, LinkSettings, RegistrationStatus, Url, link};
 use serde_json::Value;
 
 use super::bridge;
@@ -14,6 +14,7 @@ use crate::control::protocol::Problem;
 use crate::exit::Exit;
 use crate::link_security::present_profile;
 use crate::proxy::with_credentials;
+use crate::trigger::boot_info;
 
 pub(super) async fn look(report: &mut Report<'_>, config: &Config, running: &Running) {
     let Some(ocpp) = &config.ocpp else {
@@ -39,14 +40,13 @@ pub(super) async fn look(report: &mut Report<'_>, config: &Config, running: &Run
             return;
         }
     };
+    let boot = boot_info(ocpp);
     for url in &settings.urls {
-        if report.step(Step::Ocpp, attempt(url, &settings, wanted)).await.is_some() {
-            report.unknown(
-                Step::Ocpp,
-                "whether the CSMS accepts the charge point's BootNotification is known once the agent runs",
-            );
-            return;
-        }
+        let Some(registration) = report.step(Step::Ocpp, attempt(url, &settings, &boot, wanted)).await else {
+            continue;
+        };
+        report.step(Step::Ocpp, async { registered(url, registration) }).await;
+        return;
     }
 }
 
@@ -100,14 +100,23 @@ fn settings(config: &Config, ocpp: &Ocpp) -> Result<(u8, LinkSettings), Problem>
     Ok((wanted, settings))
 }
 
-async fn attempt(url: &Url, settings: &LinkSettings, wanted: u8) -> Result<((), String), Problem> {
-    match link::attempt(url, settings).await {
-        Ok(security) => {
-            let profile = security.profile();
+/// What the CSMS said to BootNotification, or why it didn't.
+type Registration = Result<RegistrationStatus, String>;
+
+async fn attempt(
+    url: &Url,
+    settings: &LinkSettings,
+    boot: &BootInfo,
+    wanted: u8,
+) -> Result<(Registration, String), Problem> {
+    match link::attempt(url, settings, boot).await {
+        Ok(attempt) => {
+            let profile = attempt.security.profile();
             if profile < wanted {
                 return Err(shortfall(&url.to_string(), wanted));
             }
-            Ok(((), format!("{url} takes our connection: security profile {profile}, subprotocol ocpp1.6")))
+            let text = format!("{url} takes our connection: security profile {profile}, subprotocol ocpp1.6");
+            Ok((attempt.registration, text))
         }
         Err(error) => {
             let cure = advice::for_link_fault(error.fault);
@@ -115,6 +124,27 @@ async fn attempt(url: &Url, settings: &LinkSettings, wanted: u8) -> Result<((), 
         }
     }
 }
+
+fn registered(url: &Url, registration: Registration) -> Result<((), String), Problem> {
+    let (text, cure) = match registration {
+        Ok(RegistrationStatus::Accepted) => {
+            return Ok(((), format!("{url} accepts this charge point's BootNotification")));
+        }
+        Ok(status) => {
+            let status = if status == RegistrationStatus::Pending { "pending" } else { "rejected" };
+            (format!("{url} answers BootNotification with {status}"), ACCEPT)
+        }
+        Err(why) => (format!("{url} takes our connection, but {why}"), UNANSWERED),
+    };
+    Err(Problem::new(Exit::Error, text, cure))
+}
+
+/// The cure for a CSMS that has to be told of us.
+const ACCEPT: &str = "ask the CSMS's operator to accept this charge point";
+
+/// The cure for one that doesn't work.
+const UNANSWERED: &str =
+    "check that ocpp.url leads to a CSMS for OCPP 1.6J, and ask its operator for what its log says";
 
 /// Only profile 3 can end up lower than it was made for: whether the certificate is asked for is the CSMS's choice.
 fn shortfall(url: &str, wanted: u8) -> Problem {

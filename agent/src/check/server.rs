@@ -68,8 +68,8 @@ async fn steps(
     probe.end().await;
     report.unknown(
         Step::Keepalive,
-        "a server doesn't tell its settings: with ClientAliveInterval 15 and ClientAliveCountMax 3 in sshd_config it frees the \
-         ports of a connection that died within 45 s",
+        "a server doesn't tell when it gives a dead connection up, and asks only clients that are silent: with ClientAliveInterval \
+         15 and ClientAliveCountMax 3 in sshd_config it frees their ports within 45 s",
     );
     stopped
 }

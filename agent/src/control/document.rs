@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ocpp_bridge::{ControllerStatus, LegFigures, LinkStatus};
-use reverse_tunnel::DeviceKeys;
 use reverse_tunnel::limits::NOTICE;
+use reverse_tunnel::{DeviceKeys, Identity};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -71,6 +71,7 @@ impl Observed {
             },
             "ocpp": self.ocpp(),
             "month": self.month(),
+            "device_key": self.device_key(),
             "audit": self.audit(),
             "log": self.log(),
             "tunnels": self.views.borrow().iter().map(tunnel).collect::<Vec<_>>(),
@@ -93,6 +94,16 @@ impl Observed {
             "name": usage.month.map(|month| month.to_string()),
             "bytes": usage.bytes(),
             "cap": usage.cap,
+        })
+    }
+
+    fn device_key(&self) -> Value {
+        let view = self.keys.view();
+        let view = view.borrow();
+        json!({
+            "fingerprint": view.key.as_ref().map(Identity::fingerprint),
+            "error": view.fault.as_ref().map(|fault| &fault.text),
+            "cure": view.fault.as_ref().map(|fault| &fault.cure),
         })
     }
 

@@ -66,13 +66,7 @@ pub(super) fn charge_point(
     let mut registry = Registry::new(ocpp.connectors);
     register_keys(config, ocpp, |key, access| registry.register(key, access))?;
     registry.register(PROTOCOLS_KEY, Access::ReadOnly).map_err(clash)?;
-    let boot = BootInfo {
-        vendor: ocpp.vendor.clone(),
-        model: ocpp.model.clone(),
-        serial_number: None,
-        firmware_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
-    };
-    let mut charge_point_settings = ocpp_bridge::Settings::new(boot);
+    let mut charge_point_settings = ocpp_bridge::Settings::new(boot_info(ocpp));
     charge_point_settings.boot_on_reconnect = ocpp.boot_on_reconnect;
     charge_point_settings.uploads = true;
     let mut charge_point = ChargePoint::new(charge_point_settings, registry, fastrand::Rng::new());
@@ -108,6 +102,16 @@ pub(super) fn bridge(
     let controllers = relay.controllers();
     tracing::info!(%listens, controllers = controllers.len(), "bridge-listening");
     Ok(Endpoint { task: tokio::spawn(relay.run(listener)), controllers, listens: Some(listens) })
+}
+
+/// What the CSMS is told about this charge point.
+pub(crate) fn boot_info(ocpp: &Ocpp) -> BootInfo {
+    BootInfo {
+        vendor: ocpp.vendor.clone(),
+        model: ocpp.model.clone(),
+        serial_number: None,
+        firmware_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+    }
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {

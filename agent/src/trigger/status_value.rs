@@ -6,15 +6,15 @@ use crate::limits::OCPP_VALUE_CHARACTERS;
 use crate::supervisor::View;
 use crate::{clock, journal};
 
-/// `STATE reason=… server=… remote=… since=… expires=… error="…" refused="…"`, at most 500 characters.
-pub(super) fn status_value(view: &View, key_left_out: bool) -> String {
+/// `STATE reason=… server=… remote=… since=… expires=… error="…" refused="…" key="…"`, at most 500 characters. The note is about the device's key.
+pub(super) fn status_value(view: &View, key_note: Option<&str>) -> String {
     let mut text = String::new();
     let mut add = |name: &str, value: &str| {
         // Writing to a string doesn't fail.
         let _ = write!(text, " {name}={}", journal::value(value));
     };
     let Some(status) = &view.status else {
-        add_refusal(&mut add, view, key_left_out);
+        add_refusal(&mut add, view, key_note);
         return cut(format!("idle{text}"));
     };
     if let Some(reason) = status.state.reason() {
@@ -34,16 +34,16 @@ pub(super) fn status_value(view: &View, key_left_out: bool) -> String {
     if let Some(error) = &status.last_error {
         add("error", &error.text);
     }
-    add_refusal(&mut add, view, key_left_out);
+    add_refusal(&mut add, view, key_note);
     cut(format!("{}{text}", status.state))
 }
 
-fn add_refusal(add: &mut impl FnMut(&str, &str), view: &View, key_left_out: bool) {
+fn add_refusal(add: &mut impl FnMut(&str, &str), view: &View, key_note: Option<&str>) {
     if let Some(refusal) = &view.refusal {
         add("refused", refusal);
     }
-    if key_left_out {
-        add("key", "SSHClientKey has no room for this device's public key");
+    if let Some(note) = key_note {
+        add("key", note);
     }
 }
 
@@ -91,18 +91,18 @@ mod tests {
 
     #[test]
     fn the_status_begins_with_the_state() {
-        let text = status_value(&view(State::Up), false);
+        let text = status_value(&view(State::Up), None);
         assert!(text.starts_with("up server=ops@gw:2222 remote=localhost:1111 since=20"), "{text}");
         assert!(text.contains("Z expires=20") && !text.contains("error"), "{text}");
 
         let mut closed = view(State::Closed(Reason::HostKeyMismatch));
         closed.wanted = None;
-        let text = status_value(&closed, false);
+        let text = status_value(&closed, None);
         assert!(text.starts_with("closed reason=host-key-mismatch server="), "{text}");
         assert!(!text.contains("expires"), "{text}");
 
         let idle = View { status: None, wanted: None, refusal: Some("no '@'".into()), ..view(State::Idle) };
-        assert_eq!(status_value(&idle, false), "idle refused=\"no '@'\"");
+        assert_eq!(status_value(&idle, None), "idle refused=\"no '@'\"");
     }
 
     #[test]
@@ -111,7 +111,7 @@ mod tests {
         if let Some(status) = &mut long.status {
             status.last_error = Some(Failure::new(FailureKind::Lost, "\u{e9}".repeat(600)));
         }
-        let text = status_value(&long, true);
+        let text = status_value(&long, Some("no room"));
         assert_eq!(text.chars().count(), 500);
         assert!(text.ends_with("..."), "{text}");
     }

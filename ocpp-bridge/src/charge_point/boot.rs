@@ -173,7 +173,7 @@ pub(super) fn time(text: &str) -> Option<DateTime<Utc>> {
 }
 
 /// What BootNotification says, cut to what the standard allows.
-pub(super) fn request(info: &BootInfo) -> BootNotificationRequest {
+pub(crate) fn request(info: &BootInfo) -> BootNotificationRequest {
     let cut = |text: &str, characters: usize| text.chars().take(characters).collect::<String>();
     let cut_optional = |text: &Option<String>, characters| {
         text.as_deref().filter(|text| !text.is_empty()).map(|text| cut(text, characters))

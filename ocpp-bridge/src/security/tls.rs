@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+#[cfg(all(target_env = "musl", target_pointer_width = "32"))]
 use rustix::time::{ClockId, clock_gettime};
 use rustls::{
     ClientConfig, RootCertStore,
@@ -110,7 +111,14 @@ impl TimeProvider for WallClock {
     }
 }
 
-/// The wall clock since 1970; before that, it counts as at 1970.
+/// The wall clock since 1970; before that, it counts as at 1970. A test can play another time to it (libfaketime).
+#[cfg(not(all(target_env = "musl", target_pointer_width = "32")))]
+pub(super) fn wall_clock() -> Duration {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
+}
+
+/// The wall clock since 1970; before that, it counts as at 1970. The kernel's, which knows of times after 2038.
+#[cfg(all(target_env = "musl", target_pointer_width = "32"))]
 pub(super) fn wall_clock() -> Duration {
     Duration::from_secs(u64::try_from(clock_gettime(ClockId::Realtime).tv_sec).unwrap_or_default())
 }

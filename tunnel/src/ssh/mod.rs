@@ -300,6 +300,25 @@ impl Session {
         }
     }
 
+    /// Asks the server not to listen any more. A Unix socket's file stays behind there.
+    pub(crate) async fn stop_listening(&mut self, forward: &Forward) -> Result<(), Failure> {
+        self.prompt.set(true);
+        let answer = match &forward.remote {
+            Remote::Tcp { bind, port } => self.handle.cancel_tcpip_forward(bind, u32::from(*port)).await,
+            Remote::Unix(path) => self.handle.cancel_streamlocal_forward(path).await,
+        };
+        self.prompt.set(false);
+        self.accepted.remove(forward);
+        match answer {
+            Ok(()) => Ok(()),
+            Err(russh::Error::RequestDenied) => Err(Failure::new(
+                FailureKind::Forward,
+                format!("{} refused to stop listening on {}", self.peer, forward.remote),
+            )),
+            Err(error) => Err(self.lost_or(&error)),
+        }
+    }
+
     /// Waits until the connection is gone and says why.
     pub(crate) async fn lost(&mut self) -> Failure {
         let peer = &self.peer;

@@ -12,7 +12,7 @@ use self::authorized_keys::{Dialect, Task};
 use super::args::Keys;
 use super::words::{journal_lines, remark, say};
 use super::{leave_root, load, record};
-use crate::agent::device_keys;
+use crate::agent::{device_keys, usable};
 use crate::audit::Kind;
 use crate::clock;
 use crate::config::Config;
@@ -33,16 +33,17 @@ pub(super) fn main(path: &Path, keys: Keys) -> Result<Exit, Problem> {
     let config = load(path)?;
     leave_root(&config)?;
     let device = device_keys(&config)?;
+    let identity = usable(&device)?;
     match keys {
         Keys::Show { authorized_keys, dropbear } => {
-            show(&config, &device, authorized_keys, dropbear);
+            show(&config, &device, &identity, authorized_keys, dropbear);
             Ok(Exit::Ok)
         }
         Keys::Install { destination, print, dropbear } => {
-            on_server(&config, &device, &destination, Task::Install, print.then_some(dialect(dropbear)))
+            on_server(&config, &identity, &destination, Task::Install, print.then_some(dialect(dropbear)))
         }
         Keys::Remove { destination, print } => {
-            on_server(&config, &device, &destination, Task::Remove, print.then_some(Dialect::OpenSsh))
+            on_server(&config, &identity, &destination, Task::Remove, print.then_some(Dialect::OpenSsh))
         }
         Keys::Rotate { abort: true, .. } => abort(&config, &device),
         Keys::Rotate { finish: true, .. } => finish(&config, &device),
@@ -53,16 +54,15 @@ pub(super) fn main(path: &Path, keys: Keys) -> Result<Exit, Problem> {
 /// The key that the servers are to know: during a rotation, the new one. `print`: nothing is done but said.
 fn on_server(
     config: &Config,
-    device: &DeviceKeys,
+    identity: &Identity,
     destination: &Destination,
     task: Task,
     print: Option<Dialect>,
 ) -> Result<Exit, Problem> {
-    let identity = device.to_authorise().borrow().clone();
     match print {
-        None => install::main(config, &identity, destination, task),
+        None => install::main(config, identity, destination, task),
         Some(dialect) => {
-            install::print(config, &identity, destination, task, dialect);
+            install::print(config, identity, destination, task, dialect);
             Ok(Exit::Ok)
         }
     }
@@ -72,10 +72,9 @@ fn dialect(dropbear: bool) -> Dialect {
     if dropbear { Dialect::Dropbear } else { Dialect::OpenSsh }
 }
 
-fn show(config: &Config, device: &DeviceKeys, authorized_keys: bool, dropbear: bool) {
-    let identity = device.to_authorise().borrow().clone();
+fn show(config: &Config, device: &DeviceKeys, identity: &Identity, authorized_keys: bool, dropbear: bool) {
     if authorized_keys {
-        say_authorized_keys(config, &identity, dropbear);
+        say_authorized_keys(config, identity, dropbear);
     } else {
         say(&identity.public_line());
     }
@@ -83,7 +82,7 @@ fn show(config: &Config, device: &DeviceKeys, authorized_keys: bool, dropbear: b
         remark("This is the new key of a rotation that is under way.");
         remark_waiting(&rotation);
     }
-    remark_certificate(&identity);
+    remark_certificate(identity);
 }
 
 fn rotate(config: &Config, device: &DeviceKeys, dropbear: bool) -> Result<Exit, Problem> {

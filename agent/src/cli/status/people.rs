@@ -33,6 +33,10 @@ pub(super) fn words(document: &Value) -> String {
         lines.extend(controller_lines(controller));
     }
     lines.extend(month_line(&document["month"]));
+    if let Some(error) = document["device_key"]["error"].as_str() {
+        lines.push(format!("device key: {error}"));
+        lines.push(format!("     to do: {}", text(&document["device_key"]["cure"])));
+    }
     if let Some(error) = document["audit"]["error"].as_str() {
         let lost = document["audit"]["lost"].as_u64().unwrap_or_default();
         lines.push(format!("audit records can't be written: {error} ({lost} lost so far)"));
