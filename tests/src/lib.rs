@@ -26,6 +26,7 @@
 //! | [`terminal`] | a person at a terminal |
 //! | [`check`] | what the self-check found |
 //! | [`figures`] | what the agent takes of the machine |
+//! | [`host`], [`world`], [`page`] | machines of the test's own, those that the documentation speaks of, and its pages |
 //! | [`rig`], [`engine`], [`site`] | what most stories begin with: with a CSMS, without, with a controller as well |
 //!
 //! A harness can only fail by failing the test that uses it, so that its functions panic with what went wrong.
@@ -50,8 +51,10 @@ pub mod engine;
 pub mod figures;
 pub mod fleet;
 pub mod halting;
+pub mod host;
 pub mod log_server;
 pub mod network;
+pub mod page;
 pub mod peer;
 pub mod ports;
 pub mod process;
@@ -66,5 +69,6 @@ pub mod terminal;
 pub mod tls;
 mod wait;
 pub mod wire;
+pub mod world;
 
 pub use wait::{LONG, SHORT, wait_until};
