@@ -6,7 +6,7 @@
 //! | --- | --- |
 //! | `sh`, `sh server`, `sh desk` | commands that must do, on the controller unless another machine is named |
 //! | `console` | commands behind a prompt (`controller#`, `server#`, `desk$`), and what they print; `soon`: before long |
-//! | `toml` | configuration that `config check` takes, beside what there is; with a path as its first comment, that very file |
+//! | `toml` | configuration that `config check` takes: a whole one, or what is added to that; with a path as its first comment, that very file |
 //! | `file`, `file server`, `file desk` | a file, whose path is in its first comment |
 //! | `json` | documents; `json csms`: what the CSMS says, and what it is answered |
 //! | `text` | something to look at |

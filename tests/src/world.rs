@@ -197,6 +197,17 @@ impl World {
         .await;
     }
 
+    /// A certificate and its key in `/etc/ocpp-tunnel`, `NAME.pem` and `NAME.key`.
+    pub async fn certificate(&self, name: &str) {
+        let made = self.csms.authority().expect("it speaks TLS").certificate();
+        let key = self.csms.authority().expect("it speaks TLS").key();
+        for (file, from) in [("pem", made), ("key", key)] {
+            let text = std::fs::read_to_string(from).expect("it was made");
+            self.controller.write(&format!("/etc/ocpp-tunnel/{name}.{file}"), &text).await;
+        }
+        self.controller.root(&format!("chmod 600 /etc/ocpp-tunnel/{name}.key")).await;
+    }
+
     /// A person at the terminal answers the questions of a command that begins like this.
     pub fn answers(&mut self, command: &'static str, answers: &[(&'static str, &'static str)]) {
         self.answers.push((command, answers.to_vec()));
@@ -321,7 +332,8 @@ impl World {
 
     async fn configuration(&mut self, at: &str, block: &Block) {
         let aside = "/etc/ocpp-tunnel/config.d/zz-page.toml";
-        let path = block.path().unwrap_or(aside);
+        let whole = block.text.contains("\nurl = ") || block.text.contains("mode = \"off\"");
+        let path = block.path().unwrap_or(if whole { "/etc/ocpp-tunnel/config.toml" } else { aside });
         let text = self.real(&block.text).await;
         self.controller.write(path, &text).await;
         let checked = self.controller.sh("ocpp-tunnel config check").await;

@@ -11,6 +11,25 @@ use ocpp_tunnel_tests::world::{Exception, Then, World};
 
 /// Blocks that aren't run as they stand.
 const EXCEPTIONS: &[Exception] = &[
+    Exception { page: "README.md", begins: "cargo demo", why: "tests/run, which runs this, runs the demo", instead: None },
+    Exception {
+        page: "docs/BENCHMARKS.md",
+        begins: "cargo build --release -p ocpp-tunnel -p ocpp-tunnel-tests --bin ocpp-tunnel --bin bench",
+        why: "minutes of optimised builds and of measuring; tests/run --soak does it",
+        instead: None,
+    },
+    Exception {
+        page: "docs/service.md",
+        begins: "cp cross/files/openwrt/ocpp-tunnel.init",
+        why: "there is no procd; tests/tests/service.rs plays the script",
+        instead: None,
+    },
+    Exception {
+        page: "docs/service.md",
+        begins: "install -m 755 cross/files/openrc/ocpp-tunnel",
+        why: "there is no OpenRC; tests/tests/service.rs plays the script",
+        instead: None,
+    },
 ];
 
 /// Each page, and the story in which it is played.
@@ -28,6 +47,73 @@ macro_rules! pages {
 }
 
 pages! {
+    "README.md" => the_readme_can_be_followed(world) {
+        World::new().await
+    }
+    "docs/BENCHMARKS.md" => the_benchmarks_page_is_sound(world) {
+        World::new().await
+    }
+    "docs/audit.md" => the_audit_page_is_sound(world) {
+        World::new().await
+    }
+    "docs/bridge.md" => the_bridge_is_set_up_as_its_page_says(world) {
+        let world = World::running().await;
+        world.certificate("bridge").await;
+        world
+    }
+    "docs/check.md" => the_self_check_shows_what_its_page_does(world) {
+        let world = World::new().await;
+        world.controller.root("ocpp-tunnel keys show").await;
+        world.server.root("kill $(cat /run/sshd.pid); busybox httpd -p 203.0.113.7:443 -h /srv").await;
+        world
+    }
+    "docs/configuration.md" => the_configuration_page_is_sound(world) {
+        World::new().await
+    }
+    "docs/diagnostics.md" => the_diagnostics_page_is_sound(world) {
+        World::new().await
+    }
+    "docs/host-keys.md" => host_keys_are_pinned_as_their_page_says(world) {
+        World::new().await
+    }
+    "docs/keys.md" => keys_are_installed_and_changed_as_their_page_says(world) {
+        let mut world = World::new().await;
+        world.answers("ocpp-tunnel keys install", &[("yes", "yes\n"), ("assword", PASSWORD_LINE)]);
+        world.before("charger.pub", Then::On("controller", "ssh-keygen -q -t ed25519 -N '' -f ca"));
+        world
+    }
+    "docs/ocpp-security.md" => the_link_is_protected_as_its_page_says(world) {
+        let world = World::new().await;
+        world.certificate("client").await;
+        world.controller.root("cp /etc/ocpp-tunnel/client.pem /etc/ocpp-tunnel/csms-ca.pem").await;
+        world
+    }
+    "docs/ocpp.md" => the_ocpp_page_is_sound(world) {
+        World::new().await
+    }
+    "docs/reports.md" => the_reports_page_is_sound(world) {
+        World::new().await
+    }
+    "docs/troubleshooting.md" => troubles_look_as_their_page_shows_them(world) {
+        let mut world = World::new().await;
+        world.before("logs -n 20", Then::Runs);
+        world.before("connection refused; it keeps", Then::On("server", "kill $(cat /run/sshd.pid)"));
+        world.before("refused the key SHA256:… for user support; it", Then::On("server", "/usr/sbin/sshd -E /var/log/auth.log"));
+        world.before("refused the key SHA256:… for user support; it", Then::On("controller", "ocpp-tunnel close 1"));
+        world.before("1111; it keeps trying", Then::On("controller", "ocpp-tunnel close 1"));
+        world.before("1111; it keeps trying", Then::Authorised);
+        world.before("1111; it keeps trying", Then::On("server", "busybox httpd -f -p 1111 </dev/null >/dev/null 2>&1 & echo $! >/run/taken"));
+        world.before("known_hosts:1)", Then::On("controller", "ocpp-tunnel close 1"));
+        world.before("known_hosts:1)", Then::On("server", "kill $(cat /run/taken); rm /etc/ssh/ssh_host_ed25519_key*; ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key; kill -HUP $(cat /run/sshd.pid)"));
+        world
+    }
+    "docs/service.md" => the_service_is_set_up_as_its_page_says(world) {
+        let mut world = World::new().await;
+        world.before("ocpp-tunnel config check\n", Then::On("controller", CONFIGURED));
+        world.before("20-credential.toml", Then::On("controller", CREDENTIAL));
+        world.before("S90ocpp-tunnel start", Then::On("controller", "systemctl stop ocpp-tunnel; rm /etc/ocpp-tunnel/config.d/*"));
+        world
+    }
     "docs/first-tunnel.md" => the_first_tunnel_comes_up_as_its_page_says(world) {
         let mut world = World::bare().await;
         world.answers("passwd support", &[("New password", PASSWORD_LINE), ("Retype", PASSWORD_LINE)]);
@@ -46,6 +132,12 @@ pages! {
     }
 }
 
+/// Somebody has written into the shipped file what it asks for.
+const CONFIGURED: &str = "cd /etc/ocpp-tunnel; sed -i 's/^#identity = .*/identity = \"CP001\"/; s/^#url = .*/url = \"wss:\\/\\/csms.example.com\\/ocpp\"/' config.toml
+    sed -i 's/^#authorization_key_file = \\(.*authorization-key\"\\)/authorization_key_file = \\1/' config.toml; chown ocpp-tunnel authorization-key";
+/// What systemd shows to the service.
+const CREDENTIAL: &str = "install -d /run/credentials/ocpp-tunnel.service
+    install -m 600 -o ocpp-tunnel /etc/ocpp-tunnel/authorization-key /run/credentials/ocpp-tunnel.service/";
 /// The agent may have been started just now.
 const OPEN: &str = "for try in 1 2 3 4 5 6; do ocpp-tunnel status >/dev/null && break; sleep 0.5; done; ocpp-tunnel open --wait";
 
