@@ -34,7 +34,8 @@ rm -f "$root/etc/resolv.conf"
 echo "nameserver 127.0.0.1" >"$root/etc/resolv.conf"
 # Another machine has other keys, and none of this one's configuration.
 rm -rf "$root"/etc/ssh/ssh_host_* "$root"/etc/ssh/sshd_config.d/* "$root/etc/ocpp-tunnel" "$root/var/lib/ocpp-tunnel"
-chmod 700 "$root/root"
+# The binary in there is run by ordinary users, too.
+chmod 711 "$root/root"
 mkdir -p "$root/root/ocpp-tunnel/cross" "$root/etc/ssh/sshd_config.d"
 : >"$root/root/ocpp-tunnel/ocpp-tunnel"
 mount --bind "$binary" "$root/root/ocpp-tunnel/ocpp-tunnel"

@@ -107,6 +107,20 @@ pages! {
         world.before("known_hosts:1)", Then::On("server", "kill $(cat /run/taken); rm /etc/ssh/ssh_host_ed25519_key*; ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key; kill -HUP $(cat /run/sshd.pid)"));
         world
     }
+    "docs/migration.md" => a_controller_moves_from_the_scripts_and_back(world) {
+        let world = World::bare().await;
+        world.account("/usr/sbin/nologin").await;
+        world.controller.root(VENDOR).await;
+        let key = world.controller.root("dropbearkey -y -f /home/charge/.ssh/id_rsa | grep ^ssh-rsa").await;
+        world.server.write("/home/support/.ssh/authorized_keys", &key).await;
+        world.server.root("chown -R support /home/support/.ssh && chmod 700 /home/support/.ssh").await;
+        world
+    }
+    "docs/security.md" => production_settings_are_accepted(world) {
+        let world = World::new().await;
+        world.controller.root("echo CP001 >/etc/ocpp-tunnel/identity; cp /etc/ssl/certs/ca-certificates.crt /etc/ocpp-tunnel/csms-ca.pem").await;
+        world
+    }
     "docs/service.md" => the_service_is_set_up_as_its_page_says(world) {
         let mut world = World::new().await;
         world.before("ocpp-tunnel config check\n", Then::On("controller", CONFIGURED));
@@ -138,6 +152,9 @@ const CONFIGURED: &str = "cd /etc/ocpp-tunnel; sed -i 's/^#identity = .*/identit
 /// What systemd shows to the service.
 const CREDENTIAL: &str = "install -d /run/credentials/ocpp-tunnel.service
     install -m 600 -o ocpp-tunnel /etc/ocpp-tunnel/authorization-key /run/credentials/ocpp-tunnel.service/";
+/// A controller as the vendor made it; the scripts' own text doesn't matter.
+const VENDOR: &str = "cd /home/charge; for n in 1 2; do echo '#!/bin/sh' >custom_script$n.sh; chmod 755 custom_script$n.sh; done
+    dropbearkey -t rsa -s 2048 -f .ssh/id_rsa >/dev/null 2>&1; chown charge .ssh/id_rsa";
 /// The agent may have been started just now.
 const OPEN: &str = "for try in 1 2 3 4 5 6; do ocpp-tunnel status >/dev/null && break; sleep 0.5; done; ocpp-tunnel open --wait";
 
