@@ -83,8 +83,23 @@ impl Host {
     /// A command line that runs there, in the directory of somebody who has built the agent.
     pub fn command(&self, script: &str) -> Command {
         let mut command = Command::new("nsenter");
-        command.args(["--target", &self.pid.to_string(), "--mount", "--uts", "--net", "--pid", "--root", "--wd"]);
-        command.args(["env", "-i", "-C", "/root/ocpp-tunnel", "PATH=/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"]);
+        command.args([
+            "--target",
+            &self.pid.to_string(),
+            "--mount",
+            "--uts",
+            "--net",
+            "--pid",
+            "--root",
+            "--wd",
+        ]);
+        command.args([
+            "env",
+            "-i",
+            "-C",
+            "/root/ocpp-tunnel",
+            "PATH=/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin",
+        ]);
         command.args(["HOME=/root", "USER=root", "TERM=dumb", "LANG=C.UTF-8", "sh", "-c", script]);
         command
     }
@@ -106,7 +121,8 @@ impl Host {
 
     /// Runs a script at a terminal, where these questions are answered.
     pub async fn talk(&self, script: &str, answers: &[(&str, &str)]) -> Output {
-        self.root(&format!("cat > /tmp/typed <<'END OF WHAT IS TYPED'\n{script}\nEND OF WHAT IS TYPED")).await;
+        self.root(&format!("cat > /tmp/typed <<'END OF WHAT IS TYPED'\n{script}\nEND OF WHAT IS TYPED"))
+            .await;
         let mut command = self.command("exec script --quiet --return --command 'sh /tmp/typed' /dev/null");
         converse(&mut command, answers).await
     }

@@ -5,7 +5,7 @@
 //! | block | meaning |
 //! | --- | --- |
 //! | `sh`, `sh server`, `sh desk` | commands that must do, on the controller unless another machine is named |
-//! | `console` | commands behind a prompt (`controller#`, `server#`, `desk$`), and what they print; `soon`: before long |
+//! | `console` | commands behind a prompt (`controller#`, `server#`, `desk$`; a bare one is the controller's), and what they print; `soon`: before long |
 //! | `toml` | configuration that `config check` takes: a whole one, or what is added to that; with a path as its first comment, that very file |
 //! | `file`, `file server`, `file desk` | a file, whose path is in its first comment |
 //! | `json` | documents; `json csms`: what the CSMS says, and what it is answered |
@@ -68,6 +68,23 @@ pub fn blocks(page: &str) -> Vec<Block> {
     blocks
 }
 
+/// A page's rows of tables, their cells without the spaces around them.
+pub fn rows(page: &str) -> Vec<Vec<String>> {
+    let text = text(page);
+    let row = |line: &str| {
+        // A bar within a cell is written with a backslash.
+        let line = line.trim().replace("\\|", "\u{0}");
+        let inside = line.strip_prefix('|')?.strip_suffix('|')?;
+        Some(inside.split('|').map(|cell| cell.trim().replace('\u{0}', "|")).collect())
+    };
+    text.lines().filter_map(row).collect()
+}
+
+/// What stands between backticks in a text.
+pub fn quoted(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
 /// A command behind a prompt.
 #[derive(Debug)]
 pub struct Typed {
@@ -100,7 +117,8 @@ impl Block {
     pub fn typed(&self) -> Vec<Typed> {
         let mut all: Vec<Typed> = Vec::new();
         for line in self.text.lines() {
-            let continued = all.last().is_some_and(|last| last.output.is_empty() && last.command.ends_with('\\'));
+            let continued =
+                all.last().is_some_and(|last| last.output.is_empty() && last.command.ends_with('\\'));
             match (prompted(line), all.last_mut()) {
                 (Some((host, command)), _) => all.push(Typed {
                     host: host.to_owned(),
@@ -117,6 +135,9 @@ impl Block {
 }
 
 fn prompted(line: &str) -> Option<(&str, &str)> {
+    if let Some(command) = line.strip_prefix("$ ").or_else(|| line.strip_prefix("# ")) {
+        return Some(("controller", command));
+    }
     let (host, command) = line.split_once("# ").or_else(|| line.split_once("$ "))?;
     ["controller", "server", "desk"].contains(&host).then_some((host, command))
 }
@@ -214,7 +235,8 @@ mod tests {
         let text = "controller# a \\\n  b\nout\n\nserver$ c\n".to_owned();
         let block = Block { language: "console".into(), words: Vec::new(), text, line: 1 };
         let typed = block.typed();
-        let seen: Vec<_> = typed.iter().map(|t| (t.host.as_str(), t.command.as_str(), t.output.as_str())).collect();
+        let seen: Vec<_> =
+            typed.iter().map(|t| (t.host.as_str(), t.command.as_str(), t.output.as_str())).collect();
         assert_eq!(seen, [("controller", "a \\\n  b", "out\n\n"), ("server", "c", "")]);
     }
 }

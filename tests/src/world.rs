@@ -31,8 +31,7 @@ const NAMES: &str = "127.0.0.1 localhost\n\
 const SSHD: &str = "Include /etc/ssh/sshd_config.d/*.conf\nUsePAM yes\nKbdInteractiveAuthentication no\nHostKey /etc/ssh/ssh_host_ed25519_key\n";
 
 /// Passwords and locked accounts as everywhere, and nothing that would need a service manager.
-const PAM: &str =
-    "auth required pam_unix.so\naccount required pam_unix.so\nsession required pam_permit.so\n";
+const PAM: &str = "auth required pam_unix.so\naccount required pam_unix.so\nsession required pam_permit.so\n";
 
 /// The configuration of the README, without the pin.
 const CONFIGURATION: &str = "[ocpp]\nurl = \"wss://csms.example.com/ocpp\"\nidentity = \"CP001\"\n\
@@ -50,6 +49,12 @@ pub struct Exception {
     pub why: &'static str,
     /// What is done in its place, on the same machine.
     pub instead: Option<&'static str>,
+}
+
+impl Exception {
+    fn is_for(&self, page: &str, block: &Block) -> bool {
+        self.page == page && block.text.starts_with(self.begins)
+    }
 }
 
 /// What happens between two blocks of a page.
@@ -84,10 +89,8 @@ impl World {
     /// A controller and a server as they are before anybody has read a page.
     pub async fn bare() -> Self {
         let binary = built_binary().canonicalize().expect("`cargo build --package ocpp-tunnel` makes it");
-        let (controller, server) = tokio::join!(
-            Host::start("controller", &binary, NAMES),
-            Host::start("server", &binary, NAMES)
-        );
+        let (controller, server) =
+            tokio::join!(Host::start("controller", &binary, NAMES), Host::start("server", &binary, NAMES));
         controller.cable(&server, [CONTROLLER, ROUTER]).await;
         server.root(&format!("ip addr add {SERVER} dev lo; ip addr add {CSMS} dev lo")).await;
         controller.root(&format!("ip route add default via {ROUTER}")).await;
@@ -247,14 +250,13 @@ impl World {
     pub async fn play(&mut self, page: &str, exceptions: &[Exception]) {
         for block in page::blocks(page) {
             let at = format!("{page}:{}", block.line);
-            while let Some((_, then)) = self.before.front().filter(|(text, _)| block.text.contains(text)).copied() {
+            while let Some((_, then)) =
+                self.before.front().filter(|(text, _)| block.text.contains(text)).copied()
+            {
                 self.happen(then).await;
                 self.before.pop_front();
             }
-            let except = |exception: &&Exception| {
-                exception.page == page && block.text.starts_with(exception.begins)
-            };
-            if let Some(exception) = exceptions.iter().find(except) {
+            if let Some(exception) = exceptions.iter().find(|exception| exception.is_for(page, &block)) {
                 if let Some(script) = exception.instead {
                     self.host(block.host()).root(script).await;
                 }
@@ -271,6 +273,7 @@ impl World {
                 other => panic!("{at}: nobody knows what to do with a block of {other:?}"),
             }
         }
+        self.check_records().await;
         assert!(self.faults.is_empty(), "{}\n{}", self.faults.join("\n\n"), self.logs().await);
         assert!(self.before.is_empty(), "{page} has no block for {:?}", self.before);
         assert!(self.answers.is_empty(), "{page} has no command for {:?}", self.answers);
@@ -298,7 +301,8 @@ impl World {
                 }
                 if Instant::now() > last {
                     let command = &typed.command;
-                    self.faults.push(format!("{at}: {command}\nthe page has:\n{shown}\nreal is:\n{}", done.stdout));
+                    self.faults
+                        .push(format!("{at}: {command}\nthe page has:\n{shown}\nreal is:\n{}", done.stdout));
                     break;
                 }
                 sleep(Duration::from_millis(200)).await;
@@ -370,9 +374,47 @@ impl World {
         }
     }
 
+    /// Whatever was recorded meanwhile has no member that the reference doesn't know.
+    async fn check_records(&mut self) {
+        let records = self.controller.sh("ocpp-tunnel audit --json 2>/dev/null").await.stdout;
+        let rows = page::rows("docs/audit.md");
+        for line in records.lines() {
+            let record: Value = serde_json::from_str(line).unwrap_or_else(|why| panic!("{why}: {line}"));
+            let kind = record["type"].as_str().unwrap_or_default();
+            let row = rows.iter().find(|row| row.get(1).is_some_and(|cell| *cell == format!("`{kind}`")));
+            let mut known = EVERY_RECORD.to_vec();
+            known.extend(row.map_or(Vec::new(), |row| page::quoted(row.last().map_or("", String::as_str))));
+            for name in record.as_object().into_iter().flatten().map(|(name, _)| name) {
+                if !known.contains(&name.as_str()) {
+                    self.faults.push(format!("docs/audit.md doesn't know {name} of {line}"));
+                }
+            }
+        }
+    }
+
     /// What there is to look at when something went wrong.
     async fn logs(&self) -> String {
         self.controller.sh("cat /tmp/daemons 2>/dev/null | tail -n 40").await.stdout
+    }
+}
+
+/// The members of every audit record.
+const EVERY_RECORD: [&str; 9] =
+    ["seq", "time", "clock", "uptime", "source", "category", "type", "event", "result"];
+
+/// A page on which nothing is to be done but reading.
+///
+/// # Panics
+/// If there is something.
+pub fn read(page: &str, exceptions: &[Exception]) {
+    for block in page::blocks(page) {
+        let at = format!("{page}:{}", block.line);
+        match block.language.as_str() {
+            "json" => documents(&at, &block.text),
+            "text" => {}
+            _ if exceptions.iter().any(|exception| exception.is_for(page, &block)) => {}
+            other => panic!("{at}: a block of {other:?} needs machines"),
+        }
     }
 }
 

@@ -3,15 +3,20 @@
 //! `tests/src/page.rs` tells what becomes of a block. A page that isn't named here fails, and so does an exception whose
 //! block has gone.
 
-use std::collections::BTreeSet;
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
 use ocpp_tunnel_tests::page;
 use ocpp_tunnel_tests::sshd::PASSWORD;
-use ocpp_tunnel_tests::world::{Exception, Then, World};
+use ocpp_tunnel_tests::world::{self, Exception, Then, World};
 
 /// Blocks that aren't run as they stand.
 const EXCEPTIONS: &[Exception] = &[
-    Exception { page: "README.md", begins: "cargo demo", why: "tests/run, which runs this, runs the demo", instead: None },
+    Exception {
+        page: "README.md",
+        begins: "cargo demo",
+        why: "tests/run, which runs this, runs the demo",
+        instead: None,
+    },
     Exception {
         page: "docs/BENCHMARKS.md",
         begins: "cargo build --release -p ocpp-tunnel -p ocpp-tunnel-tests --bin ocpp-tunnel --bin bench",
@@ -32,6 +37,16 @@ const EXCEPTIONS: &[Exception] = &[
     },
 ];
 
+/// Pages without anything to do.
+const READ: &[&str] = &[
+    "docs/BENCHMARKS.md",
+    "docs/README.md",
+    "docs/audit.md",
+    "docs/diagnostics.md",
+    "docs/ocpp.md",
+    "docs/reports.md",
+];
+
 /// Each page, and the story in which it is played.
 macro_rules! pages {
     ($($page:literal => $name:ident($world:ident) $body:block)*) => {
@@ -50,12 +65,6 @@ pages! {
     "README.md" => the_readme_can_be_followed(world) {
         World::new().await
     }
-    "docs/BENCHMARKS.md" => the_benchmarks_page_is_sound(world) {
-        World::new().await
-    }
-    "docs/audit.md" => the_audit_page_is_sound(world) {
-        World::new().await
-    }
     "docs/bridge.md" => the_bridge_is_set_up_as_its_page_says(world) {
         let world = World::running().await;
         world.certificate("bridge").await;
@@ -68,9 +77,6 @@ pages! {
         world
     }
     "docs/configuration.md" => the_configuration_page_is_sound(world) {
-        World::new().await
-    }
-    "docs/diagnostics.md" => the_diagnostics_page_is_sound(world) {
         World::new().await
     }
     "docs/host-keys.md" => host_keys_are_pinned_as_their_page_says(world) {
@@ -87,12 +93,6 @@ pages! {
         world.certificate("client").await;
         world.controller.root("cp /etc/ocpp-tunnel/client.pem /etc/ocpp-tunnel/csms-ca.pem").await;
         world
-    }
-    "docs/ocpp.md" => the_ocpp_page_is_sound(world) {
-        World::new().await
-    }
-    "docs/reports.md" => the_reports_page_is_sound(world) {
-        World::new().await
     }
     "docs/troubleshooting.md" => troubles_look_as_their_page_shows_them(world) {
         let mut world = World::new().await;
@@ -114,6 +114,10 @@ pages! {
         let key = world.controller.root("dropbearkey -y -f /home/charge/.ssh/id_rsa | grep ^ssh-rsa").await;
         world.server.write("/home/support/.ssh/authorized_keys", &key).await;
         world.server.root("chown -R support /home/support/.ssh && chmod 700 /home/support/.ssh").await;
+        let mut world = world;
+        world.before("systemctl disable --now", Then::Authorised);
+        world.before("systemctl disable --now", Then::On("controller", SCRIPT));
+        world.before("systemctl disable --now", Then::On("server", LISTENS));
         world
     }
     "docs/security.md" => production_settings_are_accepted(world) {
@@ -155,23 +159,43 @@ const CREDENTIAL: &str = "install -d /run/credentials/ocpp-tunnel.service
 /// A controller as the vendor made it; the scripts' own text doesn't matter.
 const VENDOR: &str = "cd /home/charge; for n in 1 2; do echo '#!/bin/sh' >custom_script$n.sh; chmod 755 custom_script$n.sh; done
     dropbearkey -t rsa -s 2048 -f .ssh/id_rsa >/dev/null 2>&1; chown charge .ssh/id_rsa";
+/// What the vendor's script did.
+const SCRIPT: &str = "ocpp-tunnel close 1
+    dbclient -y -y -f -N -i /home/charge/.ssh/id_rsa -R 1111:localhost:22 support@support.example.com </dev/null >/dev/null 2>&1";
+/// And that it came to something, with the line that is narrower than the old one.
+const LISTENS: &str = "for try in 1 2 3 4 5 6 7 8 9; do ss -Hltn sport = :1111 | grep -q 127.0.0.1 && exit 0; sleep 0.3; done; exit 1";
 /// The agent may have been started just now.
 const OPEN: &str = "for try in 1 2 3 4 5 6; do ocpp-tunnel status >/dev/null && break; sleep 0.5; done; ocpp-tunnel open --wait";
 
 const PASSWORD_LINE: &str = "correct horse battery\n";
 
 #[test]
-fn every_page_is_played() {
-    let there: BTreeSet<String> = page::pages().into_iter().collect();
-    let played: BTreeSet<String> = PAGES.iter().map(|page| (*page).to_owned()).collect();
-    assert_eq!(there, played);
+fn pages_without_commands_are_sound() {
+    for page in READ {
+        world::read(page, EXCEPTIONS);
+    }
+}
+
+#[test]
+fn every_page_is_played_here_or_by_a_test_that_names_it() {
+    let there = page::pages();
+    for page in PAGES.iter().chain(READ) {
+        assert!(there.iter().any(|name| name == page), "there is no {page}");
+    }
+    let stories = std::fs::read_dir(page::root().join("tests/tests")).unwrap().flatten();
+    let stories: Vec<String> = stories.filter_map(|file| std::fs::read_to_string(file.path()).ok()).collect();
+    for page in there.iter().filter(|page| !PAGES.iter().chain(READ).any(|name| name == page)) {
+        let named = format!("{page}\"");
+        assert!(stories.iter().any(|story| story.contains(&named)), "nobody plays {page}");
+    }
     assert_eq!(PASSWORD_LINE.trim_end(), PASSWORD);
 }
 
 #[test]
 fn every_exception_is_still_in_its_page() {
     for exception in EXCEPTIONS {
-        let is_there = page::blocks(exception.page).iter().any(|block| block.text.starts_with(exception.begins));
+        let is_there =
+            page::blocks(exception.page).iter().any(|block| block.text.starts_with(exception.begins));
         assert!(is_there, "{exception:?}");
     }
 }
