@@ -1,4 +1,5 @@
 //! The reference pages have every word that the product can say.
+#![allow(clippy::expect_used, reason = "helpers of tests fail the test")]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
