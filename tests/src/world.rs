@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use crate::agent::built_binary;
+use crate::agent::Agent;
 use crate::csms::{self, Csms, Place};
 use crate::host::Host;
 use crate::page::{self, Block, fits};
@@ -88,7 +88,9 @@ pub struct World {
 impl World {
     /// A controller and a server as they are before anybody has read a page.
     pub async fn bare() -> Self {
-        let binary = built_binary().canonicalize().expect("`cargo build --package ocpp-tunnel` makes it");
+        let binary = Agent::beside("ocpp-tunnel")
+            .canonicalize()
+            .expect("`cargo build --package ocpp-tunnel` makes it");
         let (controller, server) =
             tokio::join!(Host::start("controller", &binary, NAMES), Host::start("server", &binary, NAMES));
         controller.cable(&server, [CONTROLLER, ROUTER]).await;

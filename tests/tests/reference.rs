@@ -203,7 +203,7 @@ async fn each_command_that_a_page_names_is_one() {
 }
 
 fn binary() -> PathBuf {
-    ocpp_tunnel_tests::agent::built_binary()
+    ocpp_tunnel_tests::agent::Agent::beside("ocpp-tunnel")
 }
 
 /// Pages that others write at the same time.
