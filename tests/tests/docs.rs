@@ -73,7 +73,7 @@ pages! {
     "docs/check.md" => the_self_check_shows_what_its_page_does(world) {
         let world = World::new().await;
         world.controller.root("ocpp-tunnel keys show").await;
-        world.server.root("kill $(cat /run/sshd.pid); busybox httpd -p 203.0.113.7:443 -h /srv").await;
+        world.server.root("systemctl stop ssh; busybox httpd -p 203.0.113.7:443 -h /srv").await;
         world
     }
     "docs/configuration.md" => the_configuration_page_is_sound(world) {
@@ -97,14 +97,14 @@ pages! {
     "docs/troubleshooting.md" => troubles_look_as_their_page_shows_them(world) {
         let mut world = World::new().await;
         world.before("logs -n 20", Then::Runs);
-        world.before("connection refused; it keeps", Then::On("server", "kill $(cat /run/sshd.pid)"));
-        world.before("refused the key SHA256:… for user support; it", Then::On("server", "/usr/sbin/sshd -E /var/log/auth.log"));
+        world.before("connection refused; it keeps", Then::On("server", "systemctl stop ssh"));
+        world.before("refused the key SHA256:… for user support; it", Then::On("server", "systemctl start ssh"));
         world.before("refused the key SHA256:… for user support; it", Then::On("controller", "ocpp-tunnel close 1"));
         world.before("1111; it keeps trying", Then::On("controller", "ocpp-tunnel close 1"));
         world.before("1111; it keeps trying", Then::Authorised);
         world.before("1111; it keeps trying", Then::On("server", "busybox httpd -f -p 1111 </dev/null >/dev/null 2>&1 & echo $! >/run/taken"));
         world.before("known_hosts:1)", Then::On("controller", "ocpp-tunnel close 1"));
-        world.before("known_hosts:1)", Then::On("server", "kill $(cat /run/taken); rm /etc/ssh/ssh_host_ed25519_key*; ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key; kill -HUP $(cat /run/sshd.pid)"));
+        world.before("known_hosts:1)", Then::On("server", "kill $(cat /run/taken); rm /etc/ssh/ssh_host_ed25519_key*; ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key; systemctl reload ssh"));
         world
     }
     "docs/migration.md" => a_controller_moves_from_the_scripts_and_back(world) {
