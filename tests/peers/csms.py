@@ -307,6 +307,7 @@ class Csms:
 
 async def main():
     arguments = argparse.ArgumentParser()
+    arguments.add_argument("--host", default="127.0.0.1")
     arguments.add_argument("--port", type=int, default=0)
     arguments.add_argument("--identity", required=True)
     arguments.add_argument("--password", default="", help="in hexadecimal")
@@ -331,7 +332,7 @@ async def main():
     csms = Csms(options)
     server = await serve(
         csms.serve_charge_point,
-        "127.0.0.1",
+        options.host,
         options.port,
         subprotocols=options.protocols.split(","),
         process_request=csms.admit,

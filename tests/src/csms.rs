@@ -2,11 +2,13 @@
 //! `peers/csms.mjs`, on the npm package `ocpp-rpc`. They take the same commands; those that a peer doesn't have, it
 //! answers with a failure.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::process::Command;
 
 use crate::LONG;
 pub use crate::peer::Library;
@@ -42,6 +44,19 @@ pub struct Options {
     pub protocols: &'static [&'static str],
     /// Frames that don't fit their schemas are none of the test's business: it sends them on purpose.
     pub lenient: bool,
+    /// Where it listens if not on a free port of 127.0.0.1; only Python's can.
+    pub place: Option<Place>,
+}
+
+/// A network of the test's own, as `nsenter` takes it, and an address and port there.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// `--net=FILE`.
+    pub network: String,
+    /// An address in that network.
+    pub address: Ipv4Addr,
+    /// A port that is free.
+    pub port: u16,
 }
 
 impl Default for Options {
@@ -57,6 +72,7 @@ impl Default for Options {
             client_certificates: false,
             protocols: &["ocpp1.6"],
             lenient: false,
+            place: None,
         }
     }
 }
@@ -89,7 +105,8 @@ impl Csms {
     pub async fn start(options: Options) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
         let authority = options.tls.then(|| Authority::with_fault(dir.path(), options.fault));
-        let mut csms = Self { options, authority, dir, port: 0, running: None };
+        let port = options.place.as_ref().map_or(0, |place| place.port);
+        let mut csms = Self { options, authority, dir, port, running: None };
         csms.resume().await;
         csms
     }
@@ -141,6 +158,10 @@ impl Csms {
             if options.client_certificates {
                 command.arg("--client-ca").arg(authority.root());
             }
+        }
+        if let Some(place) = &options.place {
+            command.args(["--host", &place.address.to_string()]);
+            command = within(&place.network, &command);
         }
         let (peer, first) = Peer::start(&mut command, &self.dir.path().join("log")).await;
         self.running = Some(peer);
@@ -324,6 +345,13 @@ impl Drop for Csms {
         let violations = std::fs::read_to_string(self.dir.path().join(VIOLATIONS)).unwrap_or_default();
         assert!(violations.is_empty() || std::thread::panicking(), "frames that don't fit:\n{violations}");
     }
+}
+
+/// The same command in another network.
+fn within(network: &str, command: &Command) -> Command {
+    let mut inside = Command::new("nsenter");
+    inside.arg(network).arg(command.as_std().get_program()).args(command.as_std().get_args());
+    inside
 }
 
 fn counts(answer: &Value) -> Counts {

@@ -29,6 +29,7 @@
 //! | [`check`] | what the self-check found |
 //! | [`figures`] | what the agent takes of the machine |
 //! | [`root`], [`packages`] | a small system to install packages in; the packages |
+//! | [`host`], [`world`], [`page`] | machines of the test's own, those that the documentation speaks of, and its pages |
 //! | [`rig`], [`engine`], [`site`] | what most stories begin with: with a CSMS, without, with a controller as well |
 //!
 //! A harness can only fail by failing the test that uses it, so that its functions panic with what went wrong.
@@ -53,10 +54,12 @@ pub mod engine;
 pub mod figures;
 pub mod fleet;
 pub mod halting;
+pub mod host;
 pub mod log_server;
 pub mod mounts;
 pub mod network;
 pub mod packages;
+pub mod page;
 pub mod peer;
 pub mod ports;
 pub mod process;
@@ -73,5 +76,6 @@ pub mod terminal;
 pub mod tls;
 mod wait;
 pub mod wire;
+pub mod world;
 
 pub use wait::{LONG, SHORT, wait_until};
