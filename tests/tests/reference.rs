@@ -83,9 +83,9 @@ fn each_cure_is_in_the_page() {
     let kinds = {
         use FailureKind::*;
         let _ = |kind| match kind {
-            Dns | Tcp | Proxy | ProxyAuth | Handshake | HostKey(_) | Auth | Forward | Lost => (),
+            Key | Dns | Tcp | Proxy | ProxyAuth | Handshake | HostKey(_) | Auth | Forward | Lost => (),
         };
-        [Dns, Tcp, Proxy, ProxyAuth, Handshake, Auth, Forward, Lost]
+        [Key, Dns, Tcp, Proxy, ProxyAuth, Handshake, Auth, Forward, Lost]
     };
     let kinds = kinds.into_iter().chain(faults.map(FailureKind::HostKey));
     let mut cures: Vec<String> =
