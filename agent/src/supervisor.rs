@@ -9,7 +9,7 @@ mod words;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use reverse_tunnel::{Destination, Forward, Plan, Reason, Settings, Status, Traffic, TunnelHandle};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -177,7 +177,8 @@ impl Supervisor {
             Source::Ocpp { profile } => self.policy.check_remote(&destination, profile)?,
             Source::Local { .. } => self.policy.check_enabled()?,
         }
-        let expires = now + self.policy.lifetime(request.lifetime)?;
+        let lifetime = self.policy.lifetime(request.lifetime)?;
+        let expires = now + lifetime;
         // The month may have turned since.
         self.usage.look();
         self.usage.check()?;
@@ -189,7 +190,7 @@ impl Supervisor {
             }
             tracing::info!(slot = %id, server = %destination, source = %request.source, "tunnel-extended");
             self.record(Kind::TunnelExtended, request.source, Outcome::Success, |record| {
-                of_request(record, id, &destination, expires)
+                of_request(record, id, &destination, lifetime)
             });
             self.extend(id, expires, origin);
             return Ok(id);
@@ -209,7 +210,7 @@ impl Supervisor {
         };
         tracing::info!(slot = %id, server = %destination, source = %request.source, "tunnel-requested");
         self.record(Kind::TunnelRequested, request.source, Outcome::Success, |record| {
-            of_request(record, id, &destination, expires)
+            of_request(record, id, &destination, lifetime)
         });
         self.start(Wanted { id, destination, forwards, expires, origin });
         self.save();
@@ -417,7 +418,8 @@ impl Supervisor {
             wanted.expires = wanted.expires.min(Instant::now() + self.policy.max_duration);
             tracing::info!(slot = %wanted.id, server = %wanted.destination, "tunnel-restored");
             self.record(Kind::TunnelRestored, audit::Source::Agent, Outcome::Success, |record| {
-                of_request(record, wanted.id, &wanted.destination, wanted.expires)
+                let left = wanted.expires.saturating_duration_since(Instant::now());
+                of_request(record, wanted.id, &wanted.destination, left)
             });
             self.start(wanted);
         }
@@ -470,8 +472,7 @@ impl Supervisor {
     }
 }
 
-fn of_request(record: Record, id: TunnelId, server: &Destination, expires: Instant) -> Record {
-    let lifetime = expires.saturating_duration_since(Instant::now());
+fn of_request(record: Record, id: TunnelId, server: &Destination, lifetime: Duration) -> Record {
     record
         .text("tunnel", &id.to_string())
         .text("server", &server.to_string())

@@ -49,7 +49,7 @@ async fn the_whole_life_of_a_tunnel_can_be_read_afterwards() {
         (&requested["category"], &requested["event"], &requested["result"]),
         (&json!("access-control"), &json!(101), &json!("success"))
     );
-    assert_eq!((&requested["clock"], &requested["lifetime"]), (&json!("synced"), &json!(28_799)));
+    assert_eq!((&requested["clock"], &requested["lifetime"]), (&json!("synced"), &json!(28_800)));
     assert!(requested["time"].as_str().is_some_and(|time| time.ends_with('Z')), "{requested}");
     assert!(requested["uptime"].as_f64().is_some_and(|uptime| uptime > 0.0), "{requested}");
 
