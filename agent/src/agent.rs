@@ -109,7 +109,7 @@ impl Agent {
         let (audit, writer, before) =
             Audit::start(audit::directory(&config.state_dir), config.log.audit_bytes);
         record_start(&audit, purpose, before);
-        let reloading = Reloading::new(config, audit.clone());
+        let reloading = Reloading::new(config, audit.clone(), service);
         let file = service.then(|| WantedFile::in_directory(&config.runtime_dir));
         let network = network::watch();
         let settings = tunnel_settings(config, keys.clone(), reloading.host_keys(), network.clone());

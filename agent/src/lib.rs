@@ -33,6 +33,7 @@ pub mod fuzzing;
 pub mod happening;
 pub mod journal;
 pub mod kept_configuration;
+mod last_configuration;
 pub mod limits;
 pub mod link_security;
 pub mod network;

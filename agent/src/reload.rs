@@ -5,7 +5,7 @@
 //! nothing.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use reverse_tunnel::HostKeys;
@@ -18,6 +18,7 @@ use crate::config::{Config, Effect, effect_of};
 use crate::control::protocol::Problem;
 use crate::exit::Exit;
 use crate::journal;
+use crate::last_configuration::LastConfiguration;
 use crate::limits::RELOADS;
 use crate::supervisor::SupervisorHandle;
 use crate::way_out::WayOut;
@@ -79,11 +80,14 @@ pub(crate) struct Reloading {
     host_keys: watch::Sender<Arc<HostKeys>>,
     view: watch::Sender<ConfigurationView>,
     audit: Audit,
+    /// An agent of one tunnel has none: it takes nothing up.
+    last: Option<Mutex<LastConfiguration>>,
 }
 
 impl Reloading {
-    /// Begins with this one.
-    pub(crate) fn new(config: &Config, audit: Audit) -> Self {
+    /// Begins with this one; a service also records how it differs from that of its last run.
+    pub(crate) fn new(config: &Config, audit: Audit, service: bool) -> Self {
+        let last = service.then(|| Mutex::new(LastConfiguration::open(&config.state_dir, config, &audit)));
         let view = ConfigurationView {
             files: config.files.clone(),
             since: Instant::now(),
@@ -95,6 +99,7 @@ impl Reloading {
             in_force: watch::Sender::new(Arc::new(config.clone())),
             view: watch::Sender::new(view),
             audit,
+            last,
         }
     }
 
@@ -170,6 +175,9 @@ impl Reloading {
                 self.audit.record(record);
             }
             list.push(key);
+        }
+        if let Some(last) = &self.last {
+            last.lock().unwrap_or_else(PoisonError::into_inner).keep(new);
         }
         let config = Arc::new(config);
         journal::change(&config.log);

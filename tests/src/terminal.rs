@@ -48,9 +48,19 @@ impl Agent {
 }
 
 /// A shell's line on a terminal.
+///
+/// Ctrl-C works there even where the tests were started in the background by a shell, which has all that it starts so ignore it.
 pub fn script(line: &str) -> Command {
-    let mut script = Command::new("script");
-    script.args(["--quiet", "--return", "--command", line, "/dev/null"]);
+    let mut script = Command::new("env");
+    script.args([
+        "--default-signal=INT,QUIT",
+        "script",
+        "--quiet",
+        "--return",
+        "--command",
+        line,
+        "/dev/null",
+    ]);
     script
 }
 

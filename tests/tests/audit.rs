@@ -366,6 +366,11 @@ async fn what_befalls_a_tunnel_is_recorded_whoever_asked_for_it() {
     })
     .await;
     assert_eq!((&restored[0]["tunnel"], &restored[1]["tunnel"]), (&json!("1"), &json!("3")));
+    let changed = rig.agent.records(&["--type", "configuration-reloaded"]).await;
+    assert_eq!(changed.len(), 1, "one key was changed, before the second start: {changed:?}");
+    let fields = ["key", "value", "effect"].map(|name| changed[0][name].as_str().unwrap());
+    assert_eq!(fields, ["policy.allow_destinations", "[]", "start"]);
+    assert_eq!(changed[0]["source"]["kind"], "configuration");
     let dropped = rig.agent.record("tunnel-not-restored").await;
     assert_eq!((&dropped["tunnel"], &dropped["result"]), (&json!("2"), &json!("refused")), "{dropped}");
 
@@ -374,6 +379,10 @@ async fn what_befalls_a_tunnel_is_recorded_whoever_asked_for_it() {
     assert_eq!(rig.agent.tunnel_ends("1").await.as_deref(), Some("policy"));
     assert_eq!(rig.agent.record("tunnel-closed").await["reason"], "policy");
     rig.agent.terminate().await;
+    rig.agent.start().await;
+    rig.agent.terminate().await;
+    let changed = rig.agent.records(&["--type", "configuration-reloaded"]).await;
+    assert_eq!(changed.len(), 1, "nothing was changed before the third: {changed:?}");
     let records = rig.agent.records(&[]).await;
     assert_eq!(numbers(&records), (1..=records.len() as u64).collect::<Vec<_>>());
 }

@@ -55,6 +55,12 @@ async fn with_a_running_agent_everything_is_looked_at_and_nothing_is_disturbed()
         format!("localhost:{} is held by our own tunnel 1, which is running", rig.remote[0])
     );
     assert!(forwards[1]["text"].as_str().unwrap().contains(&rig.remote[1].to_string()), "{found:#?}");
+    rig.open(2).await;
+    let all_held = check(&rig.agent, &[]).await;
+    let reach = all_held.lines("reach")[0]["text"].as_str().unwrap();
+    assert!(reach.contains("the running tunnel has the ports"), "{all_held:#?}");
+    let closed = rig.agent.cli(&["close", "2"]).await;
+    assert_eq!(closed.code, Some(0), "{closed:?}");
     assert!(found.lines("banner")[0]["text"].as_str().unwrap().starts_with("SSH-2.0-OpenSSH"), "{found:#?}");
     assert!(found.lines("ocpp")[0]["text"].as_str().unwrap().contains("accepted"), "{found:#?}");
 

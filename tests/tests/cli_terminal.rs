@@ -1,7 +1,7 @@
 //! Every command as a person at a terminal sees it: a serial console with 80 columns, a window with 40, one that is dumb.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use ocpp_tunnel_tests::agent::{Agent, Setup};
@@ -315,6 +315,23 @@ async fn started_as_root_no_command_leaves_a_file_of_its_own() {
     let records = rig.agent.records(&["--type", "device-key-rotation"]).await;
     assert_eq!(records[0]["source"]["uid"], 61_234, "{records:?}");
     is_owners("all of it");
+
+    // What root can read says nothing: the agent reads it as that user.
+    let password = rig.agent.directory().join("password-of-root");
+    std::fs::write(&password, "correct horse battery").unwrap();
+    std::fs::set_permissions(&password, PermissionsExt::from_mode(0o600)).unwrap();
+    rig.agent.drop_in("50.toml", &format!("[ocpp]\nauthorization_key_file = '{}'\n", password.display()));
+    for command in [&["config", "check"][..], &["run"]] {
+        let refused = rig.agent.cli(command).await;
+        assert_eq!(refused.code, Some(78), "{command:?}: {refused:?}");
+        assert!(refused.stderr.contains("password-of-root"), "{command:?}: {refused:?}");
+    }
+    rig.agent.drop_in("50.toml", "");
+    let key = rig.agent.state_dir().join("id_ed25519");
+    std::os::unix::fs::chown(&key, Some(0), Some(0)).unwrap();
+    let refused = rig.agent.cli(&["keys", "show"]).await;
+    let cure = format!("chown 61234 {key}; chmod 600 {key}", key = key.display());
+    assert!(refused.code == Some(78) && refused.stderr.contains(&cure), "{refused:?}");
 }
 
 fn files(directory: &Path) -> Vec<std::path::PathBuf> {

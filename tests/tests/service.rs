@@ -399,6 +399,19 @@ async fn busybox_starts_reloads_restarts_and_stops_it() {
         refused.code == Some(1) && refused.stderr.contains("60.toml:1:1: unknown key `x`"),
         "{refused:?}"
     );
+    // So is a file that only root may read, since the agent is the owner of its state.
+    let secret = busybox.agent.directory().join("password");
+    std::fs::write(&secret, "correct horse battery").unwrap();
+    std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o600)).unwrap();
+    let text = format!(
+        "[ocpp]\nmode = 'direct'\nurl = 'wss://csms.example.com'\nidentity = 'CP1'\nauthorization_key_file = '{}'\n",
+        secret.display()
+    );
+    busybox.agent.drop_in("60.toml", &text);
+    let state_dir = busybox.agent.state_dir();
+    std::os::unix::fs::chown(&state_dir, Some(61_234), Some(61_234)).unwrap();
+    let refused = busybox.script("start").await;
+    assert!(refused.code == Some(1) && refused.stderr.contains("/password"), "{refused:?}");
 }
 
 #[tokio::test]

@@ -211,6 +211,13 @@ impl IdentityError {
     #[must_use]
     pub fn cure(&self) -> String {
         match self {
+            Self::Read(path, error) if error.kind() == ErrorKind::PermissionDenied => {
+                format!(
+                    "chown {user} {file}; chmod 600 {file}",
+                    user = rustix::process::geteuid().as_raw(),
+                    file = path.display()
+                )
+            }
             Self::Read(path, _) => format!("make {} readable for this user", path.display()),
             Self::Format(path, _) => format!(
                 "put a key without a passphrase there, in the format of OpenSSH, dropbear, PKCS#1, PKCS#8 or SEC1, or move {} \

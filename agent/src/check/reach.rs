@@ -11,9 +11,22 @@ use super::report::{Report, Step};
 use crate::control::protocol::Problem;
 use crate::exit::Exit;
 
-pub(super) async fn look(report: &mut Report<'_>, peer: &Peer, probe: &Probe, listening: &[Forward]) {
+/// `held` are ports that a tunnel of the running agent has: a connection to one of those would be handed to a local service.
+pub(super) async fn look(
+    report: &mut Report<'_>,
+    peer: &Peer,
+    probe: &Probe,
+    listening: &[Forward],
+    held: bool,
+) {
     if listening.is_empty() {
-        return report.skip(Step::Reach, "the server listens for none of our ports now");
+        return report.skip(
+            Step::Reach,
+            match held {
+                true => "the running tunnel has the ports; it can be looked at while that is closed",
+                false => "the server listens for none of our ports now",
+            },
+        );
     }
     let address = match (peer.proxy, peer.server.parse::<SocketAddr>()) {
         (None, Ok(address)) if !address.ip().is_loopback() => address.ip(),

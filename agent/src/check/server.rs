@@ -61,7 +61,9 @@ async fn steps(
         false => Err("the policy lets nothing be opened"),
         true => {
             let listening = forward::look(report, config, running, destination, &mut probe).await;
-            reach::look(report, &peer, &probe, &listening).await;
+            let held =
+                config.slots.iter().any(|slot| running.holder(destination, &slot.forward.remote).is_some());
+            reach::look(report, &peer, &probe, &listening, held).await;
             Ok(())
         }
     };

@@ -93,6 +93,11 @@ impl Config {
         find(&self.table(), key).map(ToString::to_string).unwrap_or_default()
     }
 
+    /// What is written in its files, as one; [`Self::parse`] makes the same of it.
+    pub(crate) fn written_toml(&self) -> String {
+        self.table().to_string()
+    }
+
     fn table(&self) -> Table {
         // A struct of strings, numbers and tables always has a form in TOML.
         Table::try_from(&self.written).unwrap_or_default()

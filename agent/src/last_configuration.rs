@@ -1,0 +1,66 @@
+//! The configuration that the agent ran with last: what an operator changed before a restart is recorded like what a reload takes up.
+
+use std::path::{Path, PathBuf};
+
+use crate::audit::{Audit, Kind, Outcome, Record, Source};
+use crate::config::Config;
+use crate::limits::CONFIG_BYTES;
+use crate::whole_file::{self, Survives};
+
+/// In `state_dir`; it holds what was written in the configuration's files, which has no secrets.
+const NAME: &str = "last-configuration.toml";
+
+/// It begins with this, so that it is never empty.
+const HEADER: &str =
+    "# What was in force when the agent ran last. Written by it, and only read to tell what has changed.\n";
+
+/// The file that says what was in force.
+#[derive(Debug)]
+pub(crate) struct LastConfiguration {
+    path: PathBuf,
+    /// What it holds, if that is known.
+    content: String,
+}
+
+impl LastConfiguration {
+    /// Records how `config` differs from what was in force in the last run, and keeps it for the next one. The first run has nothing to
+    /// compare with.
+    pub(crate) fn open(state_dir: &Path, config: &Config, audit: &Audit) -> Self {
+        let path = state_dir.join(NAME);
+        let bytes = whole_file::read(&path, CONFIG_BYTES).unwrap_or_default();
+        let content = String::from_utf8(bytes).unwrap_or_default();
+        let mut last = Self { path, content };
+        // What an earlier version wrote may not be a configuration any more. Then all that can be said is that it differs.
+        let changed = match Config::parse(&last.path, &last.content) {
+            _ if last.content.is_empty() || last.content == written(config) => Vec::new(),
+            Ok(before) => before.differences(config),
+            Err(_) => vec!["*".to_owned()],
+        };
+        for key in changed {
+            let record = Record::new(Kind::ConfigurationReloaded, Source::Configuration, Outcome::Success)
+                .text("key", &key)
+                .text("value", &config.shown_value(&key))
+                .text("effect", "start");
+            audit.record(record);
+        }
+        last.keep(config);
+        last
+    }
+
+    /// This is in force now, or will be after a restart.
+    pub(crate) fn keep(&mut self, config: &Config) {
+        let content = written(config);
+        if content == self.content {
+            return;
+        }
+        // A disk that can't be written is told of by those that need it; here the price is a record twice.
+        if let Err(error) = whole_file::replace(&self.path, content.as_bytes(), Survives::PowerCut) {
+            tracing::debug!(%error, "last-configuration-not-kept");
+        }
+        self.content = content;
+    }
+}
+
+fn written(config: &Config) -> String {
+    format!("{HEADER}{}", config.written_toml())
+}
