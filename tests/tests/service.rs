@@ -409,7 +409,9 @@ async fn busybox_starts_reloads_restarts_and_stops_it() {
     );
     busybox.agent.drop_in("60.toml", &text);
     let state_dir = busybox.agent.state_dir();
-    std::os::unix::fs::chown(&state_dir, Some(61_234), Some(61_234)).unwrap();
+    for directory in [&state_dir, &busybox.agent.runtime_dir()] {
+        std::os::unix::fs::chown(directory, Some(61_234), Some(61_234)).unwrap();
+    }
     let refused = busybox.script("start").await;
     assert!(refused.code == Some(1) && refused.stderr.contains("/password"), "{refused:?}");
 }

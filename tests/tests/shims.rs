@@ -64,7 +64,7 @@ async fn a_shim_without_a_configuration_names_what_it_does_read() {
 
 #[tokio::test]
 async fn hostile_arguments_start_nothing_and_are_logged() {
-    let rig = Rig::start().await;
+    let mut rig = Rig::start().await;
     let destination = rig.sshd.destination();
     let port = rig.sshd.port();
     let before = entries(&rig);
@@ -122,6 +122,22 @@ async fn hostile_arguments_start_nothing_and_are_logged() {
     assert!(rig.agent.status().await["tunnels"].as_array().is_none_or(|tunnels| {
         tunnels.iter().all(|tunnel| tunnel["state"] == "idle" || tunnel["state"] == "closed")
     }));
+
+    // Each is in the audit records, alone or, as a flood is, summed up; also where no agent runs.
+    let refused = |records: &[serde_json::Value]| -> u64 {
+        records.iter().map(|record| record["count"].as_u64().unwrap_or(1)).sum()
+    };
+    rig.agent.terminate().await;
+    let types = ["--type", "tunnel-refused", "--type", "records-summed"];
+    let records = rig.agent.records(&types).await;
+    assert_eq!(refused(&records), count as u64, "{records:?}");
+    assert_eq!((&records[0]["source"]["kind"], &records[0]["tunnel"]), (&"local".into(), &"2".into()));
+    let shim = rig.agent.shim(1, &["-oProxyCommand=touch owned@host"]).await;
+    assert_eq!(shim.code, Some(0), "{shim:?}");
+    let records = rig.agent.records(&types).await;
+    assert_eq!(refused(&records), count as u64 + 1, "{records:?}");
+    let last = records.last().unwrap();
+    assert_eq!((&last["tunnel"], &last["result"]), (&"1".into(), &"refused".into()), "{last}");
 }
 
 fn entries(rig: &Rig) -> Vec<String> {

@@ -94,9 +94,9 @@ fn leave_root(config: &Config) -> Result<(), Problem> {
     })
 }
 
-/// Writes down what a command has changed.
-fn record(config: &Config, kind: Kind, more: impl FnOnce(Record) -> Record) {
-    let record = more(Record::new(kind, Source::this_process(), Outcome::Success));
+/// Writes down what a command has changed, or refused.
+fn record(config: &Config, kind: Kind, outcome: Outcome, more: impl FnOnce(Record) -> Record) {
+    let record = more(Record::new(kind, Source::this_process(), outcome));
     if let Err(error) = crate::audit::write_now(config, record) {
         words::remark(&format!("It can't be written to the audit records: {error}"));
     }

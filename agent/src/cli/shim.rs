@@ -10,14 +10,19 @@ use reverse_tunnel::Destination;
 
 use super::args::Open;
 use super::open::{in_background, request};
-use super::problem_of;
 use super::words::{complain, remark};
+use super::{leave_root, problem_of, record};
+use crate::audit::{Kind, Outcome};
 use crate::config::{Config, DEFAULT_PATH, Log};
 use crate::control::client::{ClientError, ask};
-use crate::control::protocol::{Answer, Problem};
+use crate::control::protocol::{Answer, Problem, Request};
 use crate::exit::Exit;
 use crate::journal::{self, Stderr};
+use crate::policy::Refusal;
 use crate::trigger::log_not_invoked;
+
+/// Characters of an argument that are kept.
+const MALFORMED: usize = 1024;
 
 /// Where the configuration is, for scripts that take no option.
 const CONFIG_VARIABLE: &str = "OCPP_TUNNEL_CONFIG";
@@ -41,6 +46,9 @@ pub(super) fn main(script: u8, arguments: &[OsString]) -> Exit {
     journal::init(&log, Stderr::Nothing);
     let Some(destination) = parse(arguments) else {
         log_not_invoked();
+        if let Ok(config) = &config {
+            record_refusal(config, script, arguments);
+        }
         remark("not invoked: exactly one argument is needed, user@host[:port]");
         return Exit::Ok;
     };
@@ -62,6 +70,28 @@ pub(super) fn main(script: u8, arguments: &[OsString]) -> Exit {
 fn parse(arguments: &[OsString]) -> Option<Destination> {
     let [argument] = arguments else { return None };
     argument.to_str()?.parse().ok()
+}
+
+/// Has the refusal written to the audit records: by the agent, which lets no flood push out the others, or where none runs, here.
+fn record_refusal(config: &Config, script: u8, arguments: &[OsString]) {
+    let text: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
+    // Longer than any destination, so that it stays malformed.
+    let text: String = text.join(" ").chars().take(MALFORMED).collect();
+    let Err(error) = text.parse::<Destination>() else { return };
+    let request = Request::Open {
+        destination: Some(text),
+        script: Some(script),
+        forwards: Vec::new(),
+        lifetime: None,
+        wait: false,
+    };
+    if let Err(ClientError::NoAgent) = ask(&config.control_socket(), &request)
+        && leave_root(config).is_ok()
+    {
+        record(config, Kind::TunnelRefused, Outcome::Refused, |record| {
+            record.text("tunnel", &script.to_string()).text("why", &Refusal::Malformed(error).to_string())
+        });
+    }
 }
 
 fn trigger(path: &Path, config: &Config, script: u8, destination: Destination) -> Result<(), Problem> {

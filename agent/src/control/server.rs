@@ -205,7 +205,17 @@ impl Client {
     ) -> Result<TunnelId, Problem> {
         let usage =
             |error: &dyn std::fmt::Display| Problem::new(Exit::Usage, error.to_string(), "see --help");
-        let destination = destination.map(|text| text.parse()).transpose().map_err(|error| usage(&error))?;
+        let destination = match destination.map(|text| text.parse()).transpose() {
+            Ok(destination) => destination,
+            Err(error) => {
+                // The command line finds that itself. This comes from a vendor's script name, with what the CSMS may have sent.
+                let problem = usage(&error);
+                if let Some(slot) = script {
+                    self.supervisor.refuse(slot, Refusal::Malformed(error), source).await;
+                }
+                return Err(problem);
+            }
+        };
         if forwards.len() > FORWARDS {
             return Err(usage(&format_args!("more than {FORWARDS} forwards")));
         }

@@ -5,7 +5,7 @@ use reverse_tunnel::{HostKeys, Server};
 use super::super::record;
 use super::super::words::{remark, show};
 use super::{file_problem, pinned_remark};
-use crate::audit::Kind;
+use crate::audit::{Kind, Outcome};
 use crate::config::Config;
 use crate::control::protocol::Problem;
 use crate::exit::Exit;
@@ -27,7 +27,7 @@ pub(super) fn main(config: &Config, keys: &HostKeys, server: &Server) -> Result<
         };
         return Err(Problem::new(Exit::NotFound, text, cure));
     }
-    record(config, Kind::HostKeysRemoved, |record| {
+    record(config, Kind::HostKeysRemoved, Outcome::Success, |record| {
         record.text("server", &server.to_string()).number("host_keys", done.removed as u64)
     });
     let plural = if done.removed == 1 { "" } else { "s" };

@@ -10,7 +10,7 @@ use super::super::{block_on, record};
 use super::scan::{Scanned, Trust, scan_server, show};
 use super::{file_problem, pinned_remark};
 use crate::agent::make_state_directory;
-use crate::audit::Kind;
+use crate::audit::{Kind, Outcome};
 use crate::config::Config;
 use crate::control::protocol::Problem;
 use crate::exit::Exit;
@@ -55,7 +55,7 @@ pub(super) fn main(
     let fingerprints: Vec<String> = chosen.iter().map(|key| key.shown.fingerprint()).collect();
     let chosen: Vec<_> = chosen.into_iter().map(|key| key.shown.key()).collect();
     let done = keys.trust(server, &chosen).map_err(|error| file_problem(&error))?;
-    record(config, Kind::HostKeysTrusted, |record| {
+    record(config, Kind::HostKeysTrusted, Outcome::Success, |record| {
         record.text("server", &server.to_string()).texts("host_keys", fingerprints)
     });
     words::show(&format!("learned {} of {server} in {}", count(done.added), keys.path().display()));

@@ -14,7 +14,7 @@ use super::super::{block_on, record, terminal};
 use super::authorized_keys::{COMMAND, Dialect, Done, Task, done, input, key, line};
 use crate::advice;
 use crate::agent::{host_keys, host_keys_by};
-use crate::audit::Kind;
+use crate::audit::{Kind, Outcome};
 use crate::config::Config;
 use crate::control::protocol::Problem;
 use crate::exit::Exit;
@@ -111,7 +111,7 @@ pub(super) fn main(
             Done::Removed | Done::Absent => Kind::DeviceKeyRemoved,
         };
         person.progress.clear();
-        record(config, kind, |record| {
+        record(config, kind, Outcome::Success, |record| {
             record
                 .text("server", &destination.to_string())
                 .text("key", &identity.fingerprint())
@@ -213,7 +213,7 @@ async fn connect(config: &Config, person: &mut Person<'_>) -> Result<(Probe, Str
     probe.trust().map_err(|error| {
         Problem::new(Exit::Error, error.to_string(), "check ssh.known_hosts_file and its permissions")
     })?;
-    record(config, Kind::HostKeysTrusted, |record| {
+    record(config, Kind::HostKeysTrusted, Outcome::Success, |record| {
         record.text("server", &destination.server().to_string()).texts("host_keys", vec![fingerprint])
     });
     Ok((probe, banner))

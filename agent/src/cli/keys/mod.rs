@@ -13,7 +13,7 @@ use super::args::Keys;
 use super::words::{journal_lines, remark, say};
 use super::{leave_root, load, record};
 use crate::agent::{device_keys, usable};
-use crate::audit::Kind;
+use crate::audit::{Kind, Outcome};
 use crate::clock;
 use crate::config::Config;
 use crate::control::client::{ClientError, ask};
@@ -129,7 +129,7 @@ fn finish(config: &Config, device: &DeviceKeys) -> Result<Exit, Problem> {
 }
 
 fn record_rotation(config: &Config, kind: Kind, rotation: &Rotation) {
-    record(config, kind, |record| {
+    record(config, kind, Outcome::Success, |record| {
         record.text("key", &rotation.new.fingerprint()).text("old", &rotation.old.fingerprint())
     });
 }
