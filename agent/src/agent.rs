@@ -45,6 +45,17 @@ pub enum Purpose {
     OneTunnel,
 }
 
+impl Purpose {
+    /// As records and `status` have it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Service => "service",
+            Self::OneTunnel => "one-tunnel",
+        }
+    }
+}
+
 /// A running agent.
 #[derive(Debug)]
 pub struct Agent {
@@ -145,6 +156,7 @@ impl Agent {
             _ => "off",
         };
         let observed = Observed {
+            purpose,
             started: Instant::now().into_std(),
             mode,
             configuration: reloading.view(),
@@ -277,7 +289,7 @@ async fn hung_up(hangup: &mut Option<Signal>) {
 fn record_start(audit: &Audit, purpose: Purpose, before: io::Result<Before>) {
     let record = Record::new(Kind::AgentStarted, Source::Agent, Outcome::Success)
         .text("version", env!("CARGO_PKG_VERSION"))
-        .text("purpose", if purpose == Purpose::Service { "service" } else { "one-tunnel" })
+        .text("purpose", purpose.word())
         .number("pid", std::process::id().into())
         .text("boot", &clock::boot_id().unwrap_or_default());
     audit.record(match before {

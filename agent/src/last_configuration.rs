@@ -26,17 +26,8 @@ impl LastConfiguration {
     /// Records how `config` differs from what was in force in the last run, and keeps it for the next one. The first run has nothing to
     /// compare with.
     pub(crate) fn open(state_dir: &Path, config: &Config, audit: &Audit) -> Self {
-        let path = state_dir.join(NAME);
-        let bytes = whole_file::read(&path, CONFIG_BYTES).unwrap_or_default();
-        let content = String::from_utf8(bytes).unwrap_or_default();
-        let mut last = Self { path, content };
-        // What an earlier version wrote may not be a configuration any more. Then all that can be said is that it differs.
-        let changed = match Config::parse(&last.path, &last.content) {
-            _ if last.content.is_empty() || last.content == written(config) => Vec::new(),
-            Ok(before) => before.differences(config),
-            Err(_) => vec!["*".to_owned()],
-        };
-        for key in changed {
+        let mut last = Self::read(state_dir);
+        for key in last.differences(config) {
             let record = Record::new(Kind::ConfigurationReloaded, Source::Configuration, Outcome::Success)
                 .text("key", &key)
                 .text("value", &config.shown_value(&key))
@@ -45,6 +36,23 @@ impl LastConfiguration {
         }
         last.keep(config);
         last
+    }
+
+    fn read(state_dir: &Path) -> Self {
+        let path = state_dir.join(NAME);
+        let bytes = whole_file::read(&path, CONFIG_BYTES).unwrap_or_default();
+        let content = String::from_utf8(bytes).unwrap_or_default();
+        Self { path, content }
+    }
+
+    /// What `config` has otherwise. What an earlier version wrote may not be a configuration any more: then all that can be said is that
+    /// it differs.
+    fn differences(&self, config: &Config) -> Vec<String> {
+        match Config::parse(&self.path, &self.content) {
+            _ if self.content.is_empty() || self.content == written(config) => Vec::new(),
+            Ok(before) => before.differences(config),
+            Err(_) => vec!["*".to_owned()],
+        }
     }
 
     /// This is in force now, or will be after a restart.
@@ -59,6 +67,11 @@ impl LastConfiguration {
         }
         self.content = content;
     }
+}
+
+/// The keys that are written otherwise in `config` than in what the running service has read, as far as that is known.
+pub(crate) fn unread(config: &Config) -> Vec<String> {
+    LastConfiguration::read(&config.state_dir).differences(config)
 }
 
 fn written(config: &Config) -> String {

@@ -64,6 +64,22 @@ async fn with_a_running_agent_everything_is_looked_at_and_nothing_is_disturbed()
     assert!(found.lines("banner")[0]["text"].as_str().unwrap().starts_with("SSH-2.0-OpenSSH"), "{found:#?}");
     assert!(found.lines("ocpp")[0]["text"].as_str().unwrap().contains("accepted"), "{found:#?}");
 
+    rig.agent.drop_in("50.toml", "[policy]\nmax_duration = '1h'\n[log]\naudit_bytes = '128KiB'\n");
+    let unread = check(&rig.agent, &[]).await;
+    let lines = unread.lines("agent");
+    let text = lines[1]["text"].as_str().unwrap();
+    assert!(text.starts_with("log.audit_bytes, policy.max_duration: written otherwise"), "{unread:#?}");
+    assert_eq!(rig.agent.cli(&["config", "reload"]).await.code, Some(0));
+    let waits = check(&rig.agent, &[]).await;
+    let lines = waits.lines("agent");
+    assert_eq!(
+        (lines.len(), lines[1]["text"].as_str().unwrap()),
+        (2, "log.audit_bytes: in force after a restart of the agent")
+    );
+    std::fs::remove_file(rig.agent.config_path().with_file_name("config.d").join("50.toml")).unwrap();
+    assert_eq!(rig.agent.cli(&["config", "reload"]).await.code, Some(0));
+    assert_eq!(check(&rig.agent, &[]).await.lines("agent").len(), 1);
+
     assert!(rig.echoes().await, "the tunnel is as it was");
     let after = rig.csms.counts().await;
     assert_eq!((after.connections, after.boots), (before.connections, before.boots), "and so is the link");

@@ -81,7 +81,12 @@ async fn debian_package_is_installed_used_upgraded_and_removed(target: Target) {
     let mut agent = start_as(&root, &account);
     around.use_it(&root).await;
     let key = root.does(&["ocpp-tunnel", "keys", "show"]).await;
-    assert!(agents(&root).iter().all(|pid| owner_of(*pid) == account), "{:?}", root.processes());
+    let running = agents(&root);
+    assert!(
+        !running.is_empty() && running.iter().all(|pid| owner_of(*pid) == account),
+        "{:?}",
+        root.processes()
+    );
     stop(&mut agent).await;
 
     // The operator's configuration, key and account stay.
@@ -132,6 +137,50 @@ async fn the_armhf_debian_package_is_installed_used_upgraded_and_removed() {
 #[tokio::test]
 async fn the_amd64_debian_package_is_installed_used_upgraded_and_removed() {
     debian_package_is_installed_used_upgraded_and_removed(NATIVE).await;
+}
+
+/// systemd itself isn't run here: what it is told is what the package decides.
+#[tokio::test]
+async fn systemd_is_told_to_start_what_is_configured_to_restart_it_and_to_stop_it() {
+    let Some(deb) = ARM.deb() else { return };
+    let root = ARM.debian_root().await;
+    std::fs::copy(&deb, root.path("/root/first.deb")).unwrap();
+    let later = later(&deb, &root).await;
+    root.does(&["mkdir", "-p", "/run/systemd/system"]).await;
+    // It says that no service is to be started in this root.
+    root.does(&["rm", "-f", "/usr/sbin/policy-rc.d"]).await;
+    let systemctl =
+        "#!/bin/sh\necho \"$@\" >>/root/told\ncase \"$*\" in *is-enabled*) echo enabled ;; esac\n";
+    root.write("/usr/local/bin/systemctl", systemctl);
+    root.does(&["chmod", "755", "/usr/local/bin/systemctl"]).await;
+    let told = || {
+        let told = root.read("/root/told");
+        std::fs::remove_file(root.path("/root/told")).unwrap();
+        let actions =
+            told.lines().filter(|line| line.contains("ocpp-tunnel.service") && line.contains("start"));
+        let others = told.lines().filter(|line| line.contains("stop ocpp-tunnel.service"));
+        let actions = actions.chain(others).map(|line| line.replace("--quiet ", "").replace("--system ", ""));
+        actions.collect::<Vec<_>>()
+    };
+
+    let installed = root.does(&["dpkg", "-i", "/root/first.deb"]).await;
+    assert!(installed.contains("isn't started, since it isn't configured yet: "), "{installed}");
+    assert!(installed.contains("ocpp.identity is missing"), "{installed}");
+    assert_eq!(told(), Vec::<String>::new());
+
+    root.does(&["dpkg", "--purge", "ocpp-tunnel"]).await;
+    assert_eq!(told(), ["stop ocpp-tunnel.service"]);
+    // As in an image that has its configuration already.
+    root.does(&["mkdir", "-p", "/etc/ocpp-tunnel/config.d"]).await;
+    root.write("/etc/ocpp-tunnel/config.d/10-off.toml", "[ocpp]\nmode = 'off'\n");
+    let installed = root.does(&["dpkg", "-i", "/root/first.deb"]).await;
+    assert!(!installed.contains("isn't started"), "{installed}");
+    assert_eq!(told(), ["start ocpp-tunnel.service"]);
+
+    root.does(&["dpkg", "-i", &later]).await;
+    assert_eq!(told(), ["try-restart ocpp-tunnel.service"], "what was stopped stays so");
+    root.does(&["dpkg", "--remove", "ocpp-tunnel"]).await;
+    assert_eq!(told(), ["stop ocpp-tunnel.service"]);
 }
 
 #[tokio::test]

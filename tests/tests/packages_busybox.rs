@@ -192,7 +192,7 @@ async fn openwrt_package_is_installed_used_upgraded_and_removed(target: Target) 
     around.use_it(&root).await;
     assert_eq!(root.owner("/etc/ocpp-tunnel/state"), format!("750 {account}"));
     let first = agents(&root);
-    assert!(first.iter().all(|pid| owner_of(*pid) == account), "{:?}", root.processes());
+    assert!(!first.is_empty() && first.iter().all(|pid| owner_of(*pid) == account), "{:?}", root.processes());
 
     root.does(&["opkg", "install", "/tmp/ocpp-tunnel.ipk"]).await;
     assert_eq!(root.read("/etc/ocpp-tunnel/config.toml"), around.configuration());

@@ -46,6 +46,9 @@ pub async fn look<'a>(
     let mut report = Report::new(note);
     configuration::look(&mut report, path).await;
     report.step(Step::Agent, running::look(running)).await;
+    for remark in running::remarks(running, config) {
+        report.unknown(Step::Agent, remark);
+    }
     report.step(Step::Clock, clock::look()).await;
     let allowed = report.step(Step::Policy, policy::look(config, running, destination)).await.is_some();
     let keys = report.step(Step::Key, key::look(config)).await;

@@ -3,7 +3,9 @@
 use reverse_tunnel::{Destination, Remote};
 use serde_json::Value;
 
+use crate::config::Config;
 use crate::control::protocol::Problem;
+use crate::last_configuration;
 
 /// The agent's status document, or that none runs.
 #[derive(Debug)]
@@ -27,6 +29,25 @@ pub(super) async fn look(running: &Running) -> Result<((), String), Problem> {
             Err(Problem { code: problem.code, text: problem.text.clone(), cure: problem.cure.clone() })
         }
     }
+}
+
+/// What keeps the running agent from doing what the files say.
+pub(super) fn remarks(running: &Running, config: &Config) -> Vec<String> {
+    let Running::Yes(document) = running else { return Vec::new() };
+    if document["agent"]["purpose"] != "service" {
+        return Vec::new();
+    }
+    let keys = |keys: Vec<String>| keys.join(", ");
+    let unread = last_configuration::unread(config);
+    let unread = (!unread.is_empty()).then(|| {
+        let keys = keys(unread);
+        format!("{keys}: written otherwise since the agent read its files; `ocpp-tunnel config reload` has it read them again")
+    });
+    let waiting = document["configuration"]["restart_needed"].as_array().into_iter().flatten();
+    let waiting: Vec<String> = waiting.filter_map(|key| key.as_str().map(str::to_owned)).collect();
+    let waiting =
+        (!waiting.is_empty()).then(|| format!("{}: in force after a restart of the agent", keys(waiting)));
+    unread.into_iter().chain(waiting).collect()
 }
 
 impl Running {

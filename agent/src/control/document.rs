@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::advice;
+use crate::agent::Purpose;
 use crate::audit::Health;
 use crate::clock;
 use crate::journal::RemoteView;
@@ -23,6 +24,8 @@ use crate::usage::UsageView;
 /// The parts of an agent that can be looked at.
 #[derive(Clone, Debug)]
 pub struct Observed {
+    /// What the agent is there for.
+    pub purpose: Purpose,
     /// When the agent started.
     pub started: Instant,
     /// `ocpp.mode`.
@@ -59,6 +62,7 @@ impl Observed {
             "schema": 1,
             "agent": {
                 "version": env!("CARGO_PKG_VERSION"),
+                "purpose": self.purpose.word(),
                 "since": clock::rfc3339(clock::wall(self.started)),
                 "pid": std::process::id(),
             },
