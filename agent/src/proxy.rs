@@ -1,11 +1,11 @@
 //! The file of a proxy's user and password, which is read when the agent starts.
 
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use http_connect::{Proxy, ProxyError};
+use reverse_tunnel::open_file;
 
 use crate::config::ProxySettings;
 use crate::limits::SECRET_BYTES;
@@ -39,7 +39,7 @@ pub fn with_credentials(
 
 fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();
-    File::open(path)?.take(SECRET_BYTES).read_to_string(&mut text)?;
+    open_file(path)?.take(SECRET_BYTES).read_to_string(&mut text)?;
     Ok(text)
 }
 

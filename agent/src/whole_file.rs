@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::Path;
 
+use reverse_tunnel::open_file;
+
 /// What the new content has to survive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Survives {
@@ -16,7 +18,7 @@ pub(crate) enum Survives {
 /// The file's first bytes, at most `limit`. What is longer was not written by us, and makes no sense when it is cut.
 pub(crate) fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(limit).read_to_end(&mut bytes)?;
+    open_file(path)?.take(limit).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

@@ -5,10 +5,11 @@ use std::process::Stdio;
 
 use nix::sys::signal::Signal;
 use ocpp_tunnel_tests::csms::{Csms, Options};
-use ocpp_tunnel_tests::process::Daemon;
+use ocpp_tunnel_tests::process::{Daemon, run};
 use ocpp_tunnel_tests::rig::{PAGE, Rig};
 use ocpp_tunnel_tests::{LONG, SHORT, ports, wait_until};
 use serde_json::Value;
+use tokio::process::Command;
 
 /// A rig without a CSMS that anybody talks to and without a running agent, whose key is authorised all the same.
 async fn no_agent() -> Rig {
@@ -189,11 +190,11 @@ async fn a_malformed_destination_is_a_usage_error_even_without_a_configuration()
     let rig = no_agent().await;
     let mut command = rig.agent.binary();
     command.args(["--config", "/nonexistent/config.toml", "open", "$(reboot)@host"]);
-    let output = ocpp_tunnel_tests::process::run(&mut command, "").await;
+    let output = run(&mut command, "").await;
     assert_eq!(output.code, Some(2), "{output:?}");
     let mut command = rig.agent.binary();
     command.args(["status", "--config", "/nonexistent/config.toml"]);
-    let output = ocpp_tunnel_tests::process::run(&mut command, "").await;
+    let output = run(&mut command, "").await;
     assert_eq!(output.code, Some(78), "--config goes after the command as well: {output:?}");
     assert!(output.stderr.contains("/nonexistent/config.toml"), "{output:?}");
 }
@@ -317,9 +318,9 @@ async fn open_without_an_agent_says_what_went_wrong() {
 async fn a_name_that_cannot_be_resolved_is_told_apart() {
     let rig = no_agent().await;
     let open = rig.agent.command(&["open", "support@controller.example.com", "--background", "--wait"]);
-    let mut command = tokio::process::Command::new("unshare");
+    let mut command = Command::new("unshare");
     command.arg("--net").arg(open.as_std().get_program()).args(open.as_std().get_args());
-    let output = ocpp_tunnel_tests::process::run(&mut command, "").await;
+    let output = run(&mut command, "").await;
     assert_eq!(output.code, Some(6), "{output:?}");
     assert!(output.stderr.contains("DNS") && output.stderr.contains("controller.example.com"), "{output:?}");
 }
@@ -409,6 +410,21 @@ async fn keys_show_needs_no_agent_and_always_shows_the_same_key() {
     assert_eq!(line.lines().count(), 1);
     let key = first.stdout.split(' ').nth(1).unwrap().trim_end();
     assert!(line.contains(key), "{line}");
+}
+
+#[tokio::test]
+async fn output_that_is_lost_is_told_and_one_that_nobody_reads_is_not() {
+    let rig = no_agent().await;
+    for (command, code) in [("keys show", 1), ("config show", 1), ("config check", 1)] {
+        let words: Vec<&str> = command.split(' ').collect();
+        let line = rig.agent.line(&words);
+        let full = run(Command::new("sh").args(["-c", &format!("{line} >/dev/full")]), "").await;
+        assert_eq!(full.code, Some(code), "{command}: {full:?}");
+        assert!(full.stderr.contains("can't write to standard output: No space left"), "{command}: {full:?}");
+    }
+    let line = format!("{} | true; echo ${{PIPESTATUS[0]}}", rig.agent.line(&["config", "show"]));
+    let unread = run(Command::new("bash").args(["-c", &line]), "").await;
+    assert_eq!((unread.stdout.as_str(), unread.stderr.as_str()), ("0\n", ""), "{unread:?}");
 }
 
 #[tokio::test]

@@ -90,6 +90,26 @@ async fn a_mistake_in_the_files_changes_nothing_and_is_told_until_it_is_mended()
     })
     .await;
     assert!(rig.echoes().await);
+    // Whoever opened a pipe would wait for its other end for ever.
+    rig.agent.drop_in("60-pipe.toml", "");
+    let pipe = rig.agent.config_path().with_file_name("config.d/60-pipe.toml");
+    std::fs::remove_file(&pipe).unwrap();
+    let made = tokio::process::Command::new("mkfifo").arg(&pipe).status().await.unwrap();
+    assert!(made.success());
+    rig.agent.drop_in("50-bad.toml", "");
+    let reloaded = rig.agent.cli(&["config", "reload"]).await;
+    assert!(
+        reloaded.code == Some(78)
+            && reloaded.stderr.contains("60-pipe.toml: can't be read: it is neither a file"),
+        "{reloaded:?}"
+    );
+    rig.agent.signal(Signal::SIGHUP);
+    wait_until("the agent refuses it as well", LONG, async || {
+        (rig.agent.log().matches("configuration-invalid").count() == 3).then_some(())
+    })
+    .await;
+    assert!(rig.echoes().await);
+    std::fs::remove_file(&pipe).unwrap();
     rig.csms.change("InvokeCustomScript1", "close").await;
     rig.open(1).await;
 
@@ -99,7 +119,7 @@ async fn a_mistake_in_the_files_changes_nothing_and_is_told_until_it_is_mended()
     let records = rig.agent.records(&["--type", "configuration-invalid"]).await;
     let sources: Vec<&str> =
         records.iter().map(|record| record["source"]["kind"].as_str().unwrap()).collect();
-    assert_eq!(sources, ["local", "configuration"], "{records:?}");
+    assert_eq!(sources, ["local", "configuration", "configuration"], "{records:?}");
     let again = rig.agent.cli(&["config", "reload"]).await;
     assert_eq!(again.stdout, "nothing has changed\n");
 }

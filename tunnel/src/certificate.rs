@@ -5,7 +5,6 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,6 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ssh_key::certificate::CertType;
 use ssh_key::{Certificate, PublicKey};
 
+use crate::files::open_file;
 use crate::limits::KEY_FILE_BYTES;
 
 /// A certificate that belongs to the device key beside it.
@@ -62,7 +62,7 @@ impl UserCertificate {
     pub(crate) fn load(key: &Path, public: &PublicKey) -> Result<Option<Self>, CertificateError> {
         let path = path_beside(key);
         let mut text = String::new();
-        match File::open(&path).and_then(|file| file.take(KEY_FILE_BYTES).read_to_string(&mut text)) {
+        match open_file(&path).and_then(|file| file.take(KEY_FILE_BYTES).read_to_string(&mut text)) {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(CertificateError::Read(path, error)),

@@ -25,6 +25,7 @@ use tokio::sync::watch;
 
 use crate::certificate::{CertificateError, path_beside, wall_clock};
 use crate::destination::Destination;
+use crate::files::open_file;
 use crate::identity::{Existing, Identity, IdentityError, directory_of, write_private};
 use crate::key_ledger::Ledger;
 use crate::limits::LEDGER_BYTES;
@@ -327,7 +328,7 @@ impl DeviceKeys {
     fn ledger(&self) -> Result<Ledger, RotationError> {
         let path = &self.files.servers;
         let mut text = String::new();
-        match File::open(path).and_then(|file| file.take(LEDGER_BYTES).read_to_string(&mut text)) {
+        match open_file(path).and_then(|file| file.take(LEDGER_BYTES).read_to_string(&mut text)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(RotationError::File(path.clone(), error))
             }

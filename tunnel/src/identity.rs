@@ -212,11 +212,14 @@ impl IdentityError {
     pub fn cure(&self) -> String {
         match self {
             Self::Read(path, error) if error.kind() == ErrorKind::PermissionDenied => {
-                format!(
-                    "chown {user} {file}; chmod 600 {file}",
-                    user = rustix::process::geteuid().as_raw(),
-                    file = path.display()
-                )
+                let (user, file) = (rustix::process::geteuid().as_raw(), path.display());
+                // Only whose directory it is may be whose key it is: nobody else is to take it away from the agent.
+                match fs::metadata(directory_of(path)) {
+                    Ok(directory) if directory.uid() == user => {
+                        format!("chown {user} {file}; chmod 600 {file}")
+                    }
+                    _ => "run this as root, or as the user that the agent runs as".to_owned(),
+                }
             }
             Self::Read(path, _) => format!("make {} readable for this user", path.display()),
             Self::Format(path, _) => format!(

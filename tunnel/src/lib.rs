@@ -17,6 +17,7 @@
 //! - [`probe`]: one connection, a step at a time, for who looks into a failure or installs our key.
 //! - [`host_keys`]: whom we trust; [`scan`](mod@scan): a server's host keys, before it is trusted.
 //! - [`device_keys`]: who we are, and how that changes; [`identity`], `dropbear_key`, `openssh_key` and [`certificate`] read the files.
+//! - `files`: files are opened so that nothing can keep us waiting.
 //! - [`limits`]: every bound.
 //!
 //! `spawn` → `task` asks [`state::Tunnel`] what to do → resolve, connect, `ssh::Session` → the server opens a channel
@@ -31,6 +32,7 @@ pub mod device_keys;
 mod dropbear_key;
 pub mod events;
 pub mod failure;
+mod files;
 pub mod forward;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
@@ -57,6 +59,7 @@ pub use destination::{Destination, Host, Server};
 pub use device_keys::{DeviceKeys, KeyFault, KeyView};
 pub use events::{ConnectionEnd, End, Event, Events};
 pub use failure::{Failure, FailureKind, HostKeyFault};
+pub use files::open_file;
 pub use forward::{Forward, LocalTarget, Remote};
 pub use host_keys::{Clock, HostKeyPolicy, HostKeys, KnownHost};
 pub use http_connect::Proxy;

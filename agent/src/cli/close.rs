@@ -32,7 +32,10 @@ pub(super) fn main(path: &Path, close: &Close) -> Result<Exit, Problem> {
         answer => answer,
     };
     match answer {
-        Answer::Closed(closed) if closed.is_empty() => say("no tunnel was open"),
+        Answer::Closed(closed) if closed.is_empty() => match &close.id {
+            Some(id) => say(&format!("tunnel {id} was not open")),
+            None => say("no tunnel was open"),
+        },
         Answer::Closed(closed) => {
             for id in closed {
                 say(&format!("tunnel {id} closed"));

@@ -60,7 +60,7 @@ pub fn main() -> Exit {
         Command::Check(check) => check::main(&path, check),
         Command::Config(config) => config::main(&path, config),
     };
-    result.unwrap_or_else(|problem| words::complain(&problem))
+    words::unless_lost(result.unwrap_or_else(|problem| words::complain(&problem)))
 }
 
 /// The grammar, for what is generated from it: the manual page, the shells' completions.

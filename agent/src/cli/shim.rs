@@ -49,7 +49,14 @@ pub(super) fn main(script: u8, arguments: &[OsString]) -> Exit {
         if let Ok(config) = &config {
             record_refusal(config, script, arguments);
         }
-        remark("not invoked: exactly one argument is needed, user@host[:port]");
+        remark(&match arguments {
+            [argument] => {
+                let error = argument.to_string_lossy().parse::<Destination>().err();
+                let why = error.map(|error| error.to_string()).unwrap_or_default();
+                format!("not invoked: {}", journal::escape(&why))
+            }
+            _ => "not invoked: exactly one argument is needed, user@host[:port]".to_owned(),
+        });
         return Exit::Ok;
     };
     let result = config

@@ -1,6 +1,7 @@
 //! How the command line speaks to people.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
 
 use super::layout::{for_stream, obeys};
 use crate::control::protocol::{Answer, Problem};
@@ -20,8 +21,7 @@ pub(super) fn complain(problem: &Problem) -> Exit {
 
 /// Data, on stdout. A reader that has gone is no error.
 pub(super) fn say(text: &str) {
-    let mut stdout = io::stdout().lock();
-    let _ = writeln!(stdout, "{text}");
+    say_or_end(text);
 }
 
 /// Words for people, on stdout.
@@ -32,7 +32,28 @@ pub(super) fn show(text: &str) {
 /// Data, on stdout; false if nobody reads it any more.
 pub(super) fn say_or_end(text: &str) -> bool {
     let mut stdout = io::stdout().lock();
-    writeln!(stdout, "{text}").and_then(|()| stdout.flush()).is_ok()
+    let said = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
+    if let Err(error) = &said
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        let _ = LOST.set(error.to_string());
+    }
+    said.is_ok()
+}
+
+/// Why something that was to be on stdout isn't: a file on a full disk, say.
+static LOST: OnceLock<String> = OnceLock::new();
+
+/// What a command comes to whose output may have been lost.
+pub(super) fn unless_lost(exit: Exit) -> Exit {
+    match LOST.get() {
+        Some(error) if exit == Exit::Ok => complain(&Problem::new(
+            Exit::Error,
+            format!("can't write to standard output: {error}"),
+            "look where it leads, and at the room there",
+        )),
+        _ => exit,
+    }
 }
 
 /// A remark, on stderr.

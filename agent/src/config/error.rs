@@ -1,11 +1,11 @@
 //! What is wrong with a configuration file, where, and what to do about it.
 
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use reverse_tunnel::open_file;
 use strsim::osa_distance;
 use toml::Spanned;
 
@@ -81,11 +81,12 @@ pub(super) fn read(path: &Path, most: u64) -> Result<String, ConfigError> {
         io::ErrorKind::PermissionDenied => {
             error(None, format!("can't be read: {cause}; run as root, or as a user who may read it"))
         }
+        io::ErrorKind::InvalidInput => error(None, format!("can't be read: {cause}; put a file there")),
         io::ErrorKind::IsADirectory => error(None, "is a directory; name the file in it".to_owned()),
         _ => error(None, format!("can't be read: {cause}; check the disk that it is on")),
     };
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(unreadable)?;
+    let file = open_file(path).map_err(unreadable)?;
     file.take(most + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > most {
         let what = if most < CONFIG_BYTES { ", together with the files before it" } else { "" };

@@ -1,12 +1,13 @@
 //! The table `[ocpp]`.
 
-use std::fs;
+use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ocpp_bridge::limits::MAX_CONNECTORS;
 use ocpp_bridge::{Backoff, Url};
+use reverse_tunnel::open_file;
 use toml::Spanned;
 
 use super::bridge::{Bridge, bridge};
@@ -14,7 +15,7 @@ use super::error::Invalid;
 use super::file::{self, Urls};
 use super::proxy::{ProxySettings, proxy};
 use super::value::{MOMENT, absolute, duration, optional_path};
-use crate::limits::IDENTITY_BYTES;
+use crate::limits::{CONFIG_BYTES, IDENTITY_BYTES};
 use crate::link_security::rollover::uses_key;
 
 /// The link to the CSMS.
@@ -170,13 +171,15 @@ fn identity(ocpp: &file::Ocpp) -> Result<Option<String>, Invalid> {
         (None, identity) => (identity.to_owned(), ocpp.identity.span()),
         (Some(file), "") => {
             let path = absolute(file, "ocpp.identity_file")?;
-            let text = fs::read_to_string(&path).map_err(|error| {
-                let text = format!(
-                    "can't read ocpp.identity_file {}: {error}; put the identity there",
-                    path.display()
-                );
-                Invalid::value(file, text)
-            })?;
+            let text = open_file(&path)
+                .and_then(|file| io::read_to_string(file.take(CONFIG_BYTES)))
+                .map_err(|error| {
+                    let text = format!(
+                        "can't read ocpp.identity_file {}: {error}; put the identity there",
+                        path.display()
+                    );
+                    Invalid::value(file, text)
+                })?;
             (text.trim_end_matches(['\r', '\n']).to_owned(), file.span())
         }
         (Some(file), _) => {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
 use ocpp_bridge::AuthorizationKey;
+use reverse_tunnel::open_file;
 use serde::{Deserialize, Serialize};
 
 use super::rollover::{Kept, Proof};
@@ -71,7 +72,7 @@ impl KeptFile {
     /// `None` if it holds something else.
     fn read(&self) -> io::Result<Option<Kept>> {
         let mut bytes = Vec::new();
-        File::open(&self.0)?.take(KEPT_SECURITY_BYTES).read_to_end(&mut bytes)?;
+        open_file(&self.0)?.take(KEPT_SECURITY_BYTES).read_to_end(&mut bytes)?;
         Ok(serde_json::from_slice::<Document>(&bytes).ok().and_then(Document::into_kept))
     }
 

@@ -10,6 +10,8 @@ use ocpp_bridge::{
     AuthorizationKey, ClientCertificate, ConnectionProfile, Credentials, ServerTls, TlsSettings, Url,
 };
 
+use reverse_tunnel::open_file;
+
 use super::rollover::{Proof, uses_key};
 use crate::clock;
 use crate::config::{Bridge, Ocpp};
@@ -168,7 +170,7 @@ fn read_private(name: &'static str, path: &Path) -> Result<Vec<u8>, FileError> {
 }
 
 fn open(name: &'static str, path: &Path) -> Result<File, FileError> {
-    File::open(path).map_err(|error| FileError::Read(name, path.to_owned(), error))
+    open_file(path).map_err(|error| FileError::Read(name, path.to_owned(), error))
 }
 
 fn read_open(name: &'static str, path: &Path, file: File) -> Result<Vec<u8>, FileError> {

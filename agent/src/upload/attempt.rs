@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ocpp_bridge::TlsSettings;
-use reverse_tunnel::Host;
+use reverse_tunnel::{Host, open_file};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -72,7 +72,7 @@ async fn tls_settings(ca_file: Option<PathBuf>) -> Result<TlsSettings, Failure> 
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
-    let read = std::fs::File::open(path).and_then(|file| file.take(SECRET_BYTES).read_to_end(&mut bytes));
+    let read = open_file(path).and_then(|file| file.take(SECRET_BYTES).read_to_end(&mut bytes));
     match read {
         Ok(_) => Ok(bytes),
         Err(error) => Err(format!("ocpp.ca_file {} can't be read: {error}", path.display())),

@@ -14,6 +14,7 @@ use ssh_key::PublicKey;
 
 use super::line::{Kind, KnownHost, LineError, Without, known_hosts_name};
 use crate::destination::Server;
+use crate::files::open_file;
 use crate::limits::{KNOWN_HOSTS_BYTES, LEARNED_KEYS};
 
 /// The file, which need not exist.
@@ -119,7 +120,7 @@ impl KnownHostsFile {
 
     fn bytes(&self) -> Result<Vec<u8>, FileError> {
         let read_error = |error| FileError::Read(self.path.clone(), error);
-        let file = match File::open(&self.path) {
+        let file = match open_file(&self.path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(read_error(error)),
