@@ -146,7 +146,7 @@ impl Config {
     /// The control socket's path as far as the files tell it, also where they have mistakes: for who has to ask the agent nevertheless.
     #[must_use]
     pub fn control_socket_of(path: &Path) -> PathBuf {
-        let written = Sources::read(path).ok().and_then(|sources| sources.runtime_dir());
+        let written = sources::runtime_dir_of(path);
         Self::socket_in(&written.unwrap_or_else(|| File::default().runtime_dir.into_inner()))
     }
 

@@ -6,14 +6,15 @@
 
 use std::fs;
 use std::io;
+use std::iter;
 use std::mem;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer};
+use toml::{Spanned, Table};
 
 use super::error::{ConfigError, Invalid, from_parser, place, read};
 use super::file::File;
@@ -93,13 +94,6 @@ impl Sources {
         Ok(merged)
     }
 
-    /// `runtime_dir`, if nothing is wrong with that.
-    pub(super) fn runtime_dir(&self) -> Option<PathBuf> {
-        let merged = self.merged().ok()?;
-        let (_, value) = merged.iter().find(|(key, _)| key.get_ref() == "runtime_dir")?;
-        value.get_ref().as_str().map(PathBuf::from)
-    }
-
     /// The mistake, where it was written.
     pub(super) fn error(&self, invalid: Invalid) -> ConfigError {
         let (source, at) = self.find(invalid.start());
@@ -151,6 +145,19 @@ fn drop_ins(main: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     }
     paths.sort();
     Ok(paths)
+}
+
+/// `runtime_dir` as far as the files tell it, whatever else is wrong with them.
+pub(super) fn runtime_dir_of(main: &Path) -> Option<PathBuf> {
+    let files = iter::once(main.to_owned()).chain(drop_ins(main).unwrap_or_default());
+    files.filter_map(|file| runtime_dir_in(&read(&file, CONFIG_BYTES).ok()?)).last()
+}
+
+fn runtime_dir_in(text: &str) -> Option<PathBuf> {
+    let of = |text: &str| toml::from_str::<Table>(text).ok()?.get("runtime_dir")?.as_str().map(PathBuf::from);
+    // If it isn't TOML as a whole, a line of it may be. What stands behind the first table isn't ours.
+    let mut top = text.lines().take_while(|line| !line.trim_start().starts_with('['));
+    of(text).or_else(|| top.find_map(of))
 }
 
 /// Tables are merged key by key; of anything else, lists and lists of tables too, the later one counts.

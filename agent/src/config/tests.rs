@@ -471,3 +471,26 @@ fn a_bridges_mistakes_are_told_where_they_stand() {
         assert!(error.starts_with(expected), "{line}: {error}");
     }
 }
+
+#[test]
+fn the_agent_is_found_whatever_is_wrong_with_the_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("config.toml");
+    let socket = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        Config::control_socket_of(&path)
+    };
+    for broken in ["", "nonsense = 1\n", "x = [\n", "garbage\n", "ocpp = \"unclosed\n"] {
+        for text in [format!("{broken}runtime_dir = '/r'\n"), format!("runtime_dir = '/r'\n{broken}")] {
+            assert_eq!(socket(&text), Path::new("/r/control.sock"), "{text}");
+        }
+    }
+    let default = Path::new("/run/ocpp-tunnel/control.sock");
+    assert_eq!(socket("[log]\nruntime_dir = '/r'\nx = [\n"), default);
+    std::fs::write(&path, "x = [\n").unwrap();
+    std::fs::create_dir(directory.path().join("config.d")).unwrap();
+    std::fs::write(directory.path().join("config.d/5.toml"), "runtime_dir = '/d'\n").unwrap();
+    assert_eq!(Config::control_socket_of(&path), Path::new("/d/control.sock"));
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(Config::control_socket_of(&path), default);
+}
