@@ -413,6 +413,27 @@ async fn keys_show_needs_no_agent_and_always_shows_the_same_key() {
 }
 
 #[tokio::test]
+async fn what_was_typed_neither_steers_the_terminal_nor_floods_it() {
+    let rig = no_agent().await;
+    let long = "x".repeat(100_000);
+    for arguments in [
+        &["\u{1b}[2Jx"][..],
+        &["open", "a\u{1b}[31m@b"],
+        &["audit", "--type", "\u{9b}31m"],
+        &["close", "\u{1b}]0;owned\u{7}"],
+        &[&long],
+        &["open", &long],
+        &["close", &long],
+    ] {
+        let output = rig.agent.cli(arguments).await;
+        assert_eq!(output.code, Some(2), "{arguments:.100?}: {output:.300?}");
+        assert!(output.stderr.len() < 2000, "{arguments:.100?}: {} bytes", output.stderr.len());
+        let steers = |c: char| c.is_control() && c != '\n';
+        assert!(!output.stderr.contains(steers), "{arguments:.100?}: {:?}", output.stderr);
+    }
+}
+
+#[tokio::test]
 async fn output_that_is_lost_is_told_and_one_that_nobody_reads_is_not() {
     let rig = no_agent().await;
     for (command, code) in [("keys show", 1), ("config show", 1), ("config check", 1)] {

@@ -26,8 +26,30 @@ pub(super) fn show(error: &clap::Error) -> Exit {
     }
     let columns = size(&io::stderr()).map_or(COLUMNS, |(columns, _)| columns.min(MOST_COLUMNS));
     let hang = if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand { 0 } else { 2 };
-    let _ = writeln!(io::stderr(), "{}", wrap(text.trim_end(), columns, hang));
+    let _ = writeln!(io::stderr(), "{}", wrap(harmless(&text).trim_end(), columns, hang));
     Exit::Usage
+}
+
+/// Characters of a line that quotes what was typed.
+const QUOTED: usize = 200;
+
+/// What was typed is quoted in the parser's words; it must neither steer the terminal nor flood a serial line.
+fn harmless(text: &str) -> String {
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        let mut shown = String::new();
+        for c in line.chars().take(QUOTED) {
+            match c.is_control() {
+                true => shown.extend(c.escape_default()),
+                false => shown.push(c),
+            }
+        }
+        if line.chars().nth(QUOTED).is_some() {
+            shown.push_str("...");
+        }
+        lines.push(shown);
+    }
+    lines.join("\n")
 }
 
 /// For whoever types the program's name alone.

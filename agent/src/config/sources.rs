@@ -150,7 +150,7 @@ fn drop_ins(main: &Path) -> Result<Vec<PathBuf>, ConfigError> {
 /// `runtime_dir` as far as the files tell it, whatever else is wrong with them.
 pub(super) fn runtime_dir_of(main: &Path) -> Option<PathBuf> {
     let files = iter::once(main.to_owned()).chain(drop_ins(main).unwrap_or_default());
-    files.filter_map(|file| runtime_dir_in(&read(&file, CONFIG_BYTES).ok()?)).last()
+    files.filter_map(|file| runtime_dir_in(&read(&file, CONFIG_BYTES).ok()?)).next_back()
 }
 
 fn runtime_dir_in(text: &str) -> Option<PathBuf> {

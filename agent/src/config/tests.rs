@@ -477,7 +477,7 @@ fn the_agent_is_found_whatever_is_wrong_with_the_files() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("config.toml");
     let socket = |text: &str| {
-        std::fs::write(&path, text).unwrap();
+        fs::write(&path, text).unwrap();
         Config::control_socket_of(&path)
     };
     for broken in ["", "nonsense = 1\n", "x = [\n", "garbage\n", "ocpp = \"unclosed\n"] {
@@ -487,10 +487,10 @@ fn the_agent_is_found_whatever_is_wrong_with_the_files() {
     }
     let default = Path::new("/run/ocpp-tunnel/control.sock");
     assert_eq!(socket("[log]\nruntime_dir = '/r'\nx = [\n"), default);
-    std::fs::write(&path, "x = [\n").unwrap();
-    std::fs::create_dir(directory.path().join("config.d")).unwrap();
-    std::fs::write(directory.path().join("config.d/5.toml"), "runtime_dir = '/d'\n").unwrap();
+    fs::write(&path, "x = [\n").unwrap();
+    fs::create_dir(directory.path().join("config.d")).unwrap();
+    fs::write(directory.path().join("config.d/5.toml"), "runtime_dir = '/d'\n").unwrap();
     assert_eq!(Config::control_socket_of(&path), Path::new("/d/control.sock"));
-    std::fs::remove_file(&path).unwrap();
+    fs::remove_file(&path).unwrap();
     assert_eq!(Config::control_socket_of(&path), default);
 }

@@ -150,6 +150,10 @@ impl FromStr for TunnelId {
             Some(number) => number.parse().ok().map(Self::AdHoc),
             None => text.parse().ok().map(Self::Slot),
         };
-        id.ok_or_else(|| format!("{text:?} is no tunnel's name; they are called 1, 2, ... and t1, t2, ..."))
+        id.ok_or_else(|| {
+            let shown: String = text.chars().take(40).collect();
+            let more = if shown.len() < text.len() { "..." } else { "" };
+            format!("{shown:?}{more} is no tunnel's name; they are called 1, 2, ... and t1, t2, ...")
+        })
     }
 }
