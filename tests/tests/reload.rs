@@ -105,7 +105,7 @@ async fn a_mistake_in_the_files_changes_nothing_and_is_told_until_it_is_mended()
     );
     rig.agent.signal(Signal::SIGHUP);
     wait_until("the agent refuses it as well", LONG, async || {
-        (rig.agent.log().matches("configuration-invalid").count() == 3).then_some(())
+        (rig.agent.log().matches("configuration-invalid").count() == 4).then_some(())
     })
     .await;
     assert!(rig.echoes().await);
@@ -119,7 +119,7 @@ async fn a_mistake_in_the_files_changes_nothing_and_is_told_until_it_is_mended()
     let records = rig.agent.records(&["--type", "configuration-invalid"]).await;
     let sources: Vec<&str> =
         records.iter().map(|record| record["source"]["kind"].as_str().unwrap()).collect();
-    assert_eq!(sources, ["local", "configuration", "configuration"], "{records:?}");
+    assert_eq!(sources, ["local", "configuration", "local", "configuration"], "{records:?}");
     let again = rig.agent.cli(&["config", "reload"]).await;
     assert_eq!(again.stdout, "nothing has changed\n");
 }
