@@ -50,10 +50,13 @@ impl Agent {
 /// A shell's line on a terminal.
 ///
 /// Ctrl-C works there even where the tests were started in the background by a shell, which has all that it starts so ignore it.
+/// The shell is always bash: after a Ctrl-C it ends as its command does, while dash ends by the signal whatever its command made of
+/// it.
 pub fn script(line: &str) -> Command {
     let mut script = Command::new("env");
     script.args([
         "--default-signal=INT,QUIT",
+        "SHELL=/bin/bash",
         "script",
         "--quiet",
         "--return",
