@@ -113,7 +113,7 @@ pub fn start(
         audit,
         uploads,
         tells_protocols: ocpp.bridge.is_none(),
-        has_credentials: endpoint::has_credentials(ocpp),
+        has_credentials: ocpp.has_credentials(),
         config: in_force,
         commands: commands.clone(),
         kept,

@@ -27,7 +27,7 @@ use tokio::{
 };
 
 pub use self::{
-    attempt::{Attempt, AttemptError, attempt},
+    attempt::{Attempt, AttemptError, attempt, reach},
     backoff::Backoff,
     fault::LinkFault,
     status::{Attempts, LinkState, LinkStatus},

@@ -1,17 +1,20 @@
 //! The bridge's two legs. They are the controller's own connection, so none is made for a check: the agent is asked how they
-//! are, and without one it can only be seen whether the controller would find a door.
+//! are. Where there is none to be asked about, it can still be seen whether the controller would find a door, and whether there is
+//! a way to the CSMS's.
 
-use ocpp_bridge::LinkState;
+use ocpp_bridge::{LinkSettings, LinkState, Url, link};
 use serde_json::Value;
 use tokio::net::TcpListener;
 
+use super::ocpp::{exit, settings};
 use super::report::{Report, Step};
-use crate::config::Bridge;
+use crate::advice;
+use crate::config::{Bridge, Config, Ocpp};
 use crate::control::protocol::Problem;
 use crate::exit::Exit;
 
 /// Without a running agent.
-pub(super) async fn alone(report: &mut Report<'_>, bridge: &Bridge) {
+pub(super) async fn alone(report: &mut Report<'_>, config: &Config, ocpp: &Ocpp, bridge: &Bridge) {
     let listen = async {
         match TcpListener::bind(bridge.listen).await {
             Ok(_) => Ok(((), format!("bridge.listen {} is free for the agent", bridge.listen))),
@@ -23,27 +26,68 @@ pub(super) async fn alone(report: &mut Report<'_>, bridge: &Bridge) {
         }
     };
     report.step(Step::Ocpp, listen).await;
-    report.skip(Step::Ocpp, "the connection to the CSMS is the controller's, and is made when an agent runs and the controller connects");
+    way_to_csms(report, config, ocpp).await;
 }
 
 /// With a running agent: each controller, and its connection to the CSMS.
-pub(super) async fn legs(report: &mut Report<'_>, bridge: &Bridge, ocpp: &Value) {
-    for controller in ocpp["controllers"].as_array().into_iter().flatten() {
+pub(super) async fn legs(
+    report: &mut Report<'_>,
+    config: &Config,
+    ocpp: &Ocpp,
+    bridge: &Bridge,
+    live: &Value,
+) {
+    let mut is_unknown = false;
+    for controller in live["controllers"].as_array().into_iter().flatten() {
         report.step(Step::Ocpp, async { of_controller(bridge, controller) }).await;
         match of_csms(controller) {
             Some(csms) => {
                 report.step(Step::Ocpp, async { csms }).await;
             }
-            None => report.skip(Step::Ocpp, "the CSMS is connected to when the controller is there"),
+            None => is_unknown = true,
         }
     }
+    if is_unknown {
+        way_to_csms(report, config, ocpp).await;
+    }
     let refused = [LinkState::Pending, LinkState::Rejected].map(|state| state.to_string());
-    if let Some(state) = ocpp["state"].as_str().filter(|state| refused.iter().any(|refused| refused == state))
+    if let Some(state) = live["state"].as_str().filter(|state| refused.iter().any(|refused| refused == state))
     {
         let text = format!("the CSMS has answered the controller's BootNotification with {state}");
         let problem = Problem::new(Exit::Error, text, "ask the CSMS's operator to accept this charge point");
         report.step(Step::Ocpp, async { Err::<((), String), _>(problem) }).await;
     }
+}
+
+/// Up to the CSMS's door, by the first URL that leads there; whom it lets in can only be seen when a controller connects.
+async fn way_to_csms(report: &mut Report<'_>, config: &Config, ocpp: &Ocpp) {
+    let settings = match settings(config, ocpp) {
+        Ok((_, settings)) => settings,
+        Err(problem) => {
+            report.step(Step::Ocpp, async { Err::<((), String), _>(problem) }).await;
+            return;
+        }
+    };
+    for url in &settings.urls {
+        if report.step(Step::Ocpp, reach(url, &settings)).await.is_some() {
+            return;
+        }
+    }
+}
+
+async fn reach(url: &Url, settings: &LinkSettings) -> Result<((), String), Problem> {
+    let at = link::reach(url, settings).await.map_err(|error| {
+        Problem::new(exit(error.fault), format!("{url}: {error}"), advice::for_link_fault(error.fault))
+    })?;
+    let way = match (&settings.proxy, url.is_tls()) {
+        (Some(_), true) => "TLS by the proxy ",
+        (Some(_), false) => "a connection by the proxy ",
+        (None, true) => "TLS with ",
+        (None, false) => "TCP to ",
+    };
+    let text =
+        format!("{url} can be reached: {way}{at}; what it says to the controller is seen when that connects");
+    Ok(((), text))
 }
 
 fn of_controller(bridge: &Bridge, controller: &Value) -> Result<((), String), Problem> {

@@ -25,8 +25,8 @@ pub(super) async fn look(report: &mut Report<'_>, config: &Config, running: &Run
     }
     if let Some(bridge) = &ocpp.bridge {
         return match running.ocpp() {
-            Some(live) => bridge::legs(report, bridge, live).await,
-            None => bridge::alone(report, bridge).await,
+            Some(live) => bridge::legs(report, config, ocpp, bridge, live).await,
+            None => bridge::alone(report, config, ocpp, bridge).await,
         };
     }
     if let Some(live) = running.ocpp() {
@@ -88,7 +88,7 @@ fn of_agent(ocpp: &Value) -> Result<((), String), Problem> {
 }
 
 /// What to connect with, and the security profile that it is meant to fulfil.
-fn settings(config: &Config, ocpp: &Ocpp) -> Result<(u8, LinkSettings), Problem> {
+pub(super) fn settings(config: &Config, ocpp: &Ocpp) -> Result<(u8, LinkSettings), Problem> {
     let problem = |error: &dyn std::fmt::Display| {
         Problem::new(Exit::Config, error.to_string(), "`ocpp-tunnel config check` tests it")
     };
@@ -154,7 +154,7 @@ fn shortfall(url: &str, wanted: u8) -> Problem {
     Problem::new(Exit::Error, text, "let the CSMS verify clients")
 }
 
-fn exit(fault: LinkFault) -> Exit {
+pub(super) fn exit(fault: LinkFault) -> Exit {
     match fault {
         LinkFault::Dns | LinkFault::Network => Exit::Network,
         LinkFault::Credentials => Exit::Auth,

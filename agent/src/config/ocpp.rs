@@ -55,6 +55,18 @@ pub struct Ocpp {
     pub bridge: Option<Bridge>,
 }
 
+impl Ocpp {
+    /// Whether the link's credentials are ours, and not a controller's: then the CSMS changes them by our keys.
+    #[must_use]
+    pub fn has_credentials(&self) -> bool {
+        has_credentials(self.bridge.as_ref())
+    }
+}
+
+fn has_credentials(bridge: Option<&Bridge>) -> bool {
+    bridge.is_none_or(|bridge| !bridge.passes_credentials())
+}
+
 pub(super) fn ocpp(
     written: &Spanned<file::Ocpp>,
     bridge_written: &file::Bridge,
@@ -94,7 +106,7 @@ pub(super) fn ocpp(
         "bridge" => Some(bridge(written, bridge_written, &identity)?),
         _ => None,
     };
-    let has_own_key = bridge.as_ref().is_none_or(|bridge| !bridge.passes_credentials());
+    let has_own_key = has_credentials(bridge.as_ref());
     if uses_key(profile) && has_own_key && ocpp.authorization_key_file.is_none() {
         let text = format!(
             "security profile {profile} needs a password; set ocpp.authorization_key_file to a file that holds it"

@@ -126,7 +126,7 @@ pub(super) fn connection_profile(ocpp: &Ocpp, proof: &Proof) -> Result<Connectio
                 .map_err(|error| FileError::Credentials(error.to_string()))?,
         ),
         // The controller has them.
-        None if ocpp.bridge.as_ref().is_some_and(Bridge::passes_credentials) => None,
+        None if !ocpp.has_credentials() => None,
         None if uses_key(proof.profile) => return Err(FileError::Missing(proof.profile, KEY_FILE)),
         _ => None,
     };

@@ -19,7 +19,7 @@ use self::file::KeptFile;
 pub use self::files::{FileError, client_certificate, expected_credentials, remark, server_tls};
 use self::files::{authorization_key, connection_profile};
 use self::rollover::{Candidate, Change, Kept, Outcome, Proof, Refused, Rollover};
-use crate::config::{Bridge, Ocpp};
+use crate::config::Ocpp;
 use crate::limits::SECURITY_CHANGES_PER_HOUR;
 use crate::policy::Rate;
 
@@ -83,8 +83,14 @@ pub enum Judgement {
 /// A file of the configuration can't be used.
 pub fn present_profile(ocpp: &Ocpp, state_dir: &Path) -> Result<(u8, ConnectionProfile), FileError> {
     let configured = Proof { profile: ocpp.security_profile, key: authorization_key(ocpp)? };
-    let proof = Rollover::new(configured, KeptFile::in_directory(state_dir).peek()).proof();
+    let kept = kept(ocpp, || KeptFile::in_directory(state_dir).peek());
+    let proof = Rollover::new(configured, kept).proof();
     connection_profile(ocpp, &proof).map(|profile| (proof.profile, profile))
+}
+
+/// What the CSMS has set. Where a controller has the credentials, it has those as well, and not we.
+fn kept(ocpp: &Ocpp, read: impl FnOnce() -> Kept) -> Kept {
+    if ocpp.has_credentials() { read() } else { Kept::default() }
 }
 
 impl LinkSecurity {
@@ -95,9 +101,7 @@ impl LinkSecurity {
     pub fn open(ocpp: Arc<Ocpp>, state_dir: &Path) -> Result<(Self, ConnectionProfile), FileError> {
         let configured = Proof { profile: ocpp.security_profile, key: authorization_key(&ocpp)? };
         let file = KeptFile::in_directory(state_dir);
-        // Where the controller has the credentials, it has those that the CSMS set as well, and not we.
-        let passes = ocpp.bridge.as_ref().is_some_and(Bridge::passes_credentials);
-        let kept = if passes { Kept::default() } else { file.load() };
+        let kept = kept(&ocpp, || file.load());
         if let Some(profile) = kept.profile.filter(|profile| *profile > configured.profile) {
             tracing::info!(profile, configured = configured.profile, "security-profile-kept");
         }

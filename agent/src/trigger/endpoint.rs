@@ -35,11 +35,6 @@ pub(super) struct Endpoint {
     pub(super) listens: Option<SocketAddr>,
 }
 
-/// Whether the link's credentials are ours, and not a controller's: then the CSMS changes them by our keys.
-pub(super) fn has_credentials(ocpp: &Ocpp) -> bool {
-    ocpp.bridge.as_ref().is_none_or(|bridge| !bridge.passes_credentials())
-}
-
 pub(super) fn link_settings(
     ocpp: &Arc<Ocpp>,
     profile: ConnectionProfile,
@@ -131,7 +126,7 @@ fn register_keys(
         register(&status_key(slot), Access::ReadOnly).map_err(clash)?;
     }
     register(CLIENT_KEY, Access::ReadOnly).map_err(clash)?;
-    if has_credentials(ocpp) {
+    if ocpp.has_credentials() {
         register(AUTHORIZATION_KEY, Access::WriteOnly).map_err(clash)?;
         register(SECURITY_PROFILE, Access::ReadWrite).map_err(clash)?;
     }

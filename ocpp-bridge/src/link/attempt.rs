@@ -1,7 +1,7 @@
 //! One connection for who only wants to know whether it can be made and what the CSMS makes of us: a look at each step, and
 //! goodbye.
 
-use std::fmt;
+use std::{fmt, net::SocketAddr};
 
 use futures_util::{SinkExt, StreamExt};
 use rust_ocpp::v1_6::types::RegistrationStatus;
@@ -11,7 +11,8 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::{
     LinkFault, LinkSettings, Url,
-    connect::{Connected, Socket},
+    connect::{self, Connected, Socket},
+    connect_error::ConnectError,
     try_to_connect,
 };
 use crate::{
@@ -47,9 +48,7 @@ pub struct AttemptError {
 /// # Errors
 /// There is no connection; see [`AttemptError`].
 pub async fn attempt(url: &Url, settings: &LinkSettings, boot: &BootInfo) -> Result<Attempt, AttemptError> {
-    let connected = try_to_connect(url, settings)
-        .await
-        .map_err(|error| AttemptError { fault: error.fault(), text: error.to_string() })?;
+    let connected = try_to_connect(url, settings).await?;
     let Connected { mut socket, security, .. } = connected;
     let registration = match timeout(CALL_TIMEOUT, register(&mut socket, boot)).await {
         Ok(registration) => registration,
@@ -58,6 +57,16 @@ pub async fn attempt(url: &Url, settings: &LinkSettings, boot: &BootInfo) -> Res
     // Whether it says goodbye as well makes no difference.
     let _ = timeout(CLOSE_TIMEOUT, socket.close(None)).await;
     Ok(Attempt { security, registration })
+}
+
+/// Finds out whether one of the CSMS's URLs can be reached: its name or the proxy's, TCP, the proxy, TLS. The CSMS is asked for
+/// nothing, so that no other connection of this identity is disturbed. Gives the address that was connected to: the CSMS's, or the
+/// proxy's.
+///
+/// # Errors
+/// It can't be reached; see [`AttemptError`].
+pub async fn reach(url: &Url, settings: &LinkSettings) -> Result<SocketAddr, AttemptError> {
+    Ok(connect::reach(url, settings.tls.as_ref(), settings.proxy.as_ref()).await?)
 }
 
 async fn register(socket: &mut Socket, boot: &BootInfo) -> Result<RegistrationStatus, String> {
@@ -87,6 +96,12 @@ async fn register(socket: &mut Socket, boot: &BootInfo) -> Result<RegistrationSt
         socket.send(Message::text(answer.encode())).await.map_err(broken)?;
     }
     Err("it closed the connection instead of answering BootNotification".into())
+}
+
+impl From<ConnectError> for AttemptError {
+    fn from(error: ConnectError) -> Self {
+        Self { fault: error.fault(), text: error.to_string() }
+    }
 }
 
 impl fmt::Display for AttemptError {

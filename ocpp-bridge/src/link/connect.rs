@@ -11,7 +11,7 @@ use http_connect::Proxy;
 use rustls::pki_types::ServerName;
 use socket2::SockRef;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::{TcpStream, lookup_host},
     time::timeout,
 };
@@ -32,9 +32,9 @@ use tokio_tungstenite::{
 use super::{Url, connect_error::ConnectError};
 use crate::{
     limits::{
-        DNS_TIMEOUT, HANDSHAKE_TIMEOUT, MAX_ADDRESSES, MAX_MESSAGE_BYTES, MAX_WRITE_BUFFER_BYTES,
-        PROXY_TIMEOUT, READ_BUFFER_BYTES, TCP_CONNECT_TIMEOUT, TCP_USER_TIMEOUT, TLS_TIMEOUT,
-        WRITE_BATCH_BYTES,
+        CLOSE_TIMEOUT, DNS_TIMEOUT, HANDSHAKE_TIMEOUT, MAX_ADDRESSES, MAX_MESSAGE_BYTES,
+        MAX_WRITE_BUFFER_BYTES, PROXY_TIMEOUT, READ_BUFFER_BYTES, TCP_CONNECT_TIMEOUT, TCP_USER_TIMEOUT,
+        TLS_TIMEOUT, WRITE_BATCH_BYTES,
     },
     security::{ClientAuth, Credentials, LinkSecurity, TlsSettings},
 };
@@ -56,13 +56,50 @@ pub(crate) struct Connected {
     pub(crate) security: LinkSecurity,
 }
 
-/// Connects to a CSMS: every address of its name, or of the proxy's, in turn, until one answers.
+/// What a WebSocket can be opened on: it leads to the CSMS, and nothing was asked of that yet.
+pub(crate) struct Line {
+    transport: Box<dyn Transport>,
+    /// The CSMS, or the proxy on the way to it.
+    next: SocketAddr,
+    /// The CSMS, in words.
+    peer: String,
+    /// How far our certificate has got.
+    client_auth: ClientAuth,
+}
+
+/// Connects to a CSMS.
 pub(crate) async fn connect(
     url: &Url,
     tls: Option<&TlsSettings>,
     proxy: Option<&Proxy>,
     request: Request,
 ) -> Result<Connected, ConnectError> {
+    let credentials = request.headers().contains_key(AUTHORIZATION);
+    let (socket, subprotocol, client_certificate) =
+        first_that_works(url, tls, proxy, |line| shake_hands(line, request.clone())).await?;
+    let security = LinkSecurity { tls: url.is_tls(), credentials, client_certificate };
+    Ok(Connected { socket, subprotocol, security })
+}
+
+/// Goes as far as the CSMS's door and leaves, without a word to it: TCP, the proxy, TLS. Gives the address that was connected to.
+pub(crate) async fn reach(
+    url: &Url,
+    tls: Option<&TlsSettings>,
+    proxy: Option<&Proxy>,
+) -> Result<SocketAddr, ConnectError> {
+    let mut line = first_that_works(url, tls, proxy, |line| std::future::ready(Ok(line))).await?;
+    // TLS says goodbye, so that the CSMS's log has no broken connection. One that doesn't hear it is no matter.
+    let _ = timeout(CLOSE_TIMEOUT, line.transport.shutdown()).await;
+    Ok(line.next)
+}
+
+/// Tries every address of the CSMS's name, or of the proxy's, in turn, until one leads there and this succeeds on it too.
+async fn first_that_works<T, F: Future<Output = Result<T, ConnectError>>>(
+    url: &Url,
+    tls: Option<&TlsSettings>,
+    proxy: Option<&Proxy>,
+    then: impl Fn(Line) -> F,
+) -> Result<T, ConnectError> {
     let tls = match (tls, url.is_tls()) {
         (Some(tls), true) => Some(tls),
         (None, true) => return Err(ConnectError::NoTlsSettings),
@@ -75,12 +112,9 @@ pub(crate) async fn connect(
     let addresses = resolve(&host, address, port).await?;
     let mut last = ConnectError::NoAddress { host };
     for address in addresses {
-        match connect_address(url, address, proxy, tls, request.clone()).await {
-            Ok((socket, subprotocol, client_certificate)) => {
-                let credentials = request.headers().contains_key(AUTHORIZATION);
-                let security = LinkSecurity { tls: tls.is_some(), credentials, client_certificate };
-                return Ok(Connected { socket, subprotocol, security });
-            }
+        let attempt = async { then(open_line(url, address, proxy, tls).await?).await };
+        match attempt.await {
+            Ok(done) => return Ok(done),
             Err(error) if error.is_decision() => return Err(error),
             Err(error) => last = error,
         }
@@ -102,14 +136,12 @@ async fn resolve(host: &str, address: Option<IpAddr>, port: u16) -> Result<Vec<S
     Ok(addresses)
 }
 
-/// The connection, its subprotocol, and whether we proved our identity by a client certificate.
-async fn connect_address(
+async fn open_line(
     url: &Url,
     address: SocketAddr,
     proxy: Option<&Proxy>,
     tls: Option<&TlsSettings>,
-    request: Request,
-) -> Result<(Socket, Option<HeaderValue>, bool), ConnectError> {
+) -> Result<Line, ConnectError> {
     let (peer, next) = match proxy {
         Some(_) => (url.authority(), format!("the proxy {address}")),
         None => (address.to_string(), address.to_string()),
@@ -141,7 +173,15 @@ async fn connect_address(
             Box::new(stream.map_err(|error| ConnectError::Tls { error, step: "TLS", client_auth })?)
         }
     };
+    Ok(Line { transport, next: address, peer, client_auth })
+}
 
+/// The WebSocket, its subprotocol, and whether we proved our identity by a client certificate.
+async fn shake_hands(
+    line: Line,
+    request: Request,
+) -> Result<(Socket, Option<HeaderValue>, bool), ConnectError> {
+    let Line { transport, peer, client_auth, .. } = line;
     let handshake = client_async_with_config(request, transport, Some(bounds()));
     let (socket, response) = within(HANDSHAKE_TIMEOUT, "WebSocket", &peer, handshake)
         .await?
