@@ -11,6 +11,7 @@ use ocpp_tunnel_tests::ports;
 use ocpp_tunnel_tests::process::Output;
 use ocpp_tunnel_tests::service::{Service, exchange};
 use ocpp_tunnel_tests::sshd::{Account, PASSWORD, Sshd};
+use ocpp_tunnel_tests::terminal::{converse, script};
 
 /// A controller without OCPP, which publishes a service at `remote`.
 struct Controller {
@@ -53,6 +54,33 @@ fn mode(path: &Path) -> u32 {
 
 fn text(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap()
+}
+
+/// Whatever ends it at the password's prompt, the terminal shows again what is typed.
+#[tokio::test]
+async fn no_signal_leaves_the_terminal_silent() {
+    let sshd = Sshd::start_with_password("").await;
+    let controller = Controller::new(|setup| setup).await;
+    let install = controller.agent.line(&["keys", "install", &sshd.destination()]);
+    let given_up = controller.install(&sshd.destination(), &[YES, (PASSWORD_PROMPT, "\u{4}")]).await;
+    assert_eq!(given_up.code, Some(8), "{given_up:?}");
+    assert!(given_up.stdout.contains("no password was given"), "{given_up:?}");
+    let ended_by = async |how: &str, key: &str, code: i32| {
+        let line = format!(
+            "trap : INT QUIT; stty -a >$T/before; {how} {install}; echo ended $?; stty -a >$T/after; cmp $T/before $T/after && echo same"
+        );
+        let mut command = script(&line);
+        let shown = converse(command.env("T", controller.agent.directory()), &[(PASSWORD_PROMPT, key)]).await;
+        let rows: Vec<&str> = shown.stdout.lines().map(str::trim_end).collect();
+        assert!(rows.ends_with(&[&format!("ended {code}"), "same"]), "{how} {key:?}: {}", shown.stdout);
+        assert!(!shown.stdout.contains("secret"), "{}", shown.stdout);
+    };
+    ended_by("", "secret\u{3}", 130).await;
+    ended_by("", "secret\u{1c}", 131).await;
+    for (signal, code) in [("INT", 130), ("QUIT", 131), ("HUP", 129), ("TERM", 143)] {
+        // A login over the loopback interface takes a fraction of that.
+        ended_by(&format!("timeout --foreground --preserve-status -s {signal} 3"), "secret", code).await;
+    }
 }
 
 #[tokio::test]
@@ -110,10 +138,10 @@ async fn a_wrong_password_or_none_changes_nothing() {
     let sshd = Sshd::start_with_password("").await;
     let controller = Controller::new(|setup| setup.pin(&sshd.known_hosts_line())).await;
     // Ctrl-C, Ctrl-D at the beginning, and a word that is wrong.
-    for answer in ["correct\x03", "\x04", "wrong\n"] {
+    for (answer, code) in [("correct\x03", 130), ("\x04", 8), ("wrong\n", 8)] {
         let shown = controller.install(&sshd.destination(), &[(PASSWORD_PROMPT, answer)]).await;
-        assert_eq!(shown.code, Some(8), "{answer:?}: {shown:?}");
-        assert!(shown.stdout.contains("--print"), "{answer:?}: {shown:?}");
+        assert_eq!(shown.code, Some(code), "{answer:?}: {shown:?}");
+        assert_eq!(shown.stdout.contains("--print"), code == 8, "{answer:?}: {shown:?}");
         assert!(
             !shown.stdout.contains("correct") && !shown.stdout.contains("wrong"),
             "{answer:?}: {shown:?}"

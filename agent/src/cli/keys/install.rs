@@ -1,11 +1,9 @@
 //! `keys install` and `keys remove`: this device's key on a server, by the password of a person who is there.
 
-use std::io;
 use std::sync::Arc;
 
 use reverse_tunnel::probe::{self, CommandOutput, Question, Reached};
 use reverse_tunnel::{Destination, Failure, FailureKind, HostKeyPolicy, Identity, Probe};
-use tokio::task::spawn_blocking;
 use zeroize::Zeroizing;
 
 use super::super::progress::Progress;
@@ -73,67 +71,80 @@ pub(super) fn main(
     task: Task,
 ) -> Result<Exit, Problem> {
     block_on(async {
-        let mut person = Person { destination, progress: Progress::new() };
-        let (mut probe, banner) = connect(config, &mut person).await?;
-        let host_key = probe.trusted().fingerprint.clone();
-        if task == Task::Install {
-            person.progress.show("trying the key");
-            match probe.login(std::slice::from_ref(identity)).await {
-                Ok(_) => {
-                    probe.end().await;
-                    drop(person);
-                    show(&format!(
-                        "already authorised: {destination} takes the key {}",
-                        identity.fingerprint()
-                    ));
-                    remark(&format!(
-                        "`ocpp-tunnel check {destination}` tells whether it may listen on the scripts' ports."
-                    ));
-                    return Ok(Exit::Ok);
-                }
-                Err(failure) if failure.kind == FailureKind::Auth => {}
-                Err(failure) => return Err(person.problem(&failure)),
-            }
-        }
-        person.progress.clear();
-        let logged_in = probe.login_by_password(&mut async |question| person.answer(question).await).await;
-        logged_in.map_err(|failure| password_problem(&failure, destination, task))?;
-
-        let dialect = Dialect::of_banner(&banner);
-        person.progress.show("changing authorized_keys");
-        let line = line(&config.slots, identity, dialect);
-        let output = probe.run(COMMAND, input(task, &key(identity), &line).as_bytes()).await;
-        let output = output.map_err(|failure| person.problem(&failure))?;
-        probe.end().await;
-        let Some(done) = done(&output.stdout) else { return Err(not_done(&output, destination, task)) };
-        let kind = match done {
-            Done::Added | Done::Present => Kind::DeviceKeyInstalled,
-            Done::Removed | Done::Absent => Kind::DeviceKeyRemoved,
-        };
-        person.progress.clear();
-        record(config, kind, Outcome::Success, |record| {
-            record
-                .text("server", &destination.to_string())
-                .text("key", &identity.fingerprint())
-                .text("host_key", &host_key)
-        });
-        match done {
-            Done::Added | Done::Present => prove(config, identity, &mut person, done, dialect).await,
-            Done::Removed => {
-                show(&format!("removed: {destination} has the key {} no more", identity.fingerprint()));
-                remark("Tunnels that are up stay; the next login is refused.");
-                Ok(Exit::Ok)
-            }
-            Done::Absent => {
-                let text = format!("{destination} doesn't have the key {}", identity.fingerprint());
-                Err(Problem::new(
-                    Exit::NotFound,
-                    text,
-                    "look into the AuthorizedKeysFile of that server's sshd_config",
-                ))
-            }
-        }
+        let done = terminal::restoring(change(config, identity, destination, task)).await;
+        done.map_err(|error| {
+            Problem::new(
+                Exit::Error,
+                format!("can't wait for signals: {error}"),
+                "free some memory or descriptors",
+            )
+        })?
     })
+}
+
+async fn change(
+    config: &Config,
+    identity: &Identity,
+    destination: &Destination,
+    task: Task,
+) -> Result<Exit, Problem> {
+    let mut person = Person { destination, progress: Progress::new() };
+    let (mut probe, banner) = connect(config, &mut person).await?;
+    let host_key = probe.trusted().fingerprint.clone();
+    if task == Task::Install {
+        person.progress.show("trying the key");
+        match probe.login(std::slice::from_ref(identity)).await {
+            Ok(_) => {
+                probe.end().await;
+                drop(person);
+                show(&format!("already authorised: {destination} takes the key {}", identity.fingerprint()));
+                remark(&format!(
+                    "`ocpp-tunnel check {destination}` tells whether it may listen on the scripts' ports."
+                ));
+                return Ok(Exit::Ok);
+            }
+            Err(failure) if failure.kind == FailureKind::Auth => {}
+            Err(failure) => return Err(person.problem(&failure)),
+        }
+    }
+    person.progress.clear();
+    let logged_in = probe.login_by_password(&mut async |question| person.answer(question).await).await;
+    logged_in.map_err(|failure| password_problem(&failure, destination, task))?;
+
+    let dialect = Dialect::of_banner(&banner);
+    person.progress.show("changing authorized_keys");
+    let line = line(&config.slots, identity, dialect);
+    let output = probe.run(COMMAND, input(task, &key(identity), &line).as_bytes()).await;
+    let output = output.map_err(|failure| person.problem(&failure))?;
+    probe.end().await;
+    let Some(done) = done(&output.stdout) else { return Err(not_done(&output, destination, task)) };
+    let kind = match done {
+        Done::Added | Done::Present => Kind::DeviceKeyInstalled,
+        Done::Removed | Done::Absent => Kind::DeviceKeyRemoved,
+    };
+    person.progress.clear();
+    record(config, kind, Outcome::Success, |record| {
+        record
+            .text("server", &destination.to_string())
+            .text("key", &identity.fingerprint())
+            .text("host_key", &host_key)
+    });
+    match done {
+        Done::Added | Done::Present => prove(config, identity, &mut person, done, dialect).await,
+        Done::Removed => {
+            show(&format!("removed: {destination} has the key {} no more", identity.fingerprint()));
+            remark("Tunnels that are up stay; the next login is refused.");
+            Ok(Exit::Ok)
+        }
+        Done::Absent => {
+            let text = format!("{destination} doesn't have the key {}", identity.fingerprint());
+            Err(Problem::new(
+                Exit::NotFound,
+                text,
+                "look into the AuthorizedKeysFile of that server's sshd_config",
+            ))
+        }
+    }
 }
 
 /// Who is asked, and who waits.
@@ -151,9 +162,8 @@ impl Person<'_> {
             // The server's words: told apart from ours, and unable to move the cursor.
             Some(text) => (format!("({destination}) {}", journal::escape(&text)), question.echo),
         };
-        let asked =
-            in_background(move || if echo { terminal::answer(&text) } else { terminal::secret(&text) });
-        match asked.await {
+        let answer = if echo { terminal::answer(text).await } else { terminal::secret(text).await };
+        match answer {
             Ok(answer) => answer,
             Err(error) => {
                 remark(&format!("The answer can't be read: {error}"));
@@ -165,13 +175,6 @@ impl Person<'_> {
     fn problem(&self, failure: &Failure) -> Problem {
         problem(failure, self.destination)
     }
-}
-
-/// The connection goes on while a person thinks.
-async fn in_background<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
 fn problem(failure: &Failure, destination: &Destination) -> Problem {
@@ -202,8 +205,7 @@ async fn connect(config: &Config, person: &mut Person<'_>) -> Result<(Probe, Str
          Compare it with what the server's operator told you. Type yes if it is right: ",
         destination.server()
     );
-    let confirmed = in_background(move || terminal::confirmed(&question)).await;
-    let confirmed = confirmed.map_err(|error| {
+    let confirmed = terminal::confirmed(question).await.map_err(|error| {
         Problem::new(Exit::Error, format!("can't read the answer: {error}"), "try again on a terminal")
     })?;
     if !confirmed {
