@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use ocpp_tunnel_tests::process::run;
 use ocpp_tunnel_tests::rig::Rig;
 use ocpp_tunnel_tests::ssh::KeyPair;
 use ocpp_tunnel_tests::sshd::Sshd;
@@ -26,6 +27,17 @@ async fn a_file_of_config_d_makes_one_image_this_device() {
     rig.csms.wait_for("boots", 2).await;
     let too_long = rig.agent.cli(&["open", &rig.sshd.destination(), "--for", "90m"]).await;
     assert_eq!(too_long.code, Some(5), "{too_long:?}");
+
+    let link = rig.agent.config_path().with_file_name("config.d/70-link.toml");
+    std::os::unix::fs::symlink("nowhere.toml", &link).unwrap();
+    let dangling = rig.agent.cli(&["config", "check"]).await;
+    assert_eq!(dangling.code, Some(78), "{dangling:?}");
+    assert!(
+        dangling.stderr.contains("70-link.toml: is a link to a file that doesn't exist; mend"),
+        "{dangling:?}"
+    );
+    assert!(!dangling.stderr.contains("--config"), "{dangling:?}");
+    std::fs::remove_file(&link).unwrap();
 
     rig.agent.drop_in("60-broken.toml", "[policy]\n\nmax_duration = 1\n");
     let broken = rig.agent.cli(&["config", "check"]).await;
@@ -122,6 +134,20 @@ async fn a_mistake_in_the_files_changes_nothing_and_is_told_until_it_is_mended()
     assert_eq!(sources, ["local", "configuration", "local", "configuration"], "{records:?}");
     let again = rig.agent.cli(&["config", "reload"]).await;
     assert_eq!(again.stdout, "nothing has changed\n");
+
+    // Another file that leads to the same agent isn't what that reads.
+    let other = rig.agent.config_path().with_file_name("other.toml");
+    std::fs::write(&other, rig.agent.configuration()).unwrap();
+    let [own, other] = [rig.agent.config_path(), other].map(|path| path.display().to_string());
+    let reload =
+        async |path: &str| run(rig.agent.binary().args(["config", "reload", "--config", path]), "").await;
+    let mistaken = reload(&other).await;
+    assert_eq!(mistaken.code, Some(1), "{mistaken:?}");
+    let told = format!("has its configuration from {own}, and not from {other}");
+    assert!(mistaken.stderr.contains(&told), "{mistaken:?}");
+    std::fs::remove_file(&other).unwrap();
+    std::os::unix::fs::symlink(&own, &other).unwrap();
+    assert_eq!(reload(&other).await.stdout, "nothing has changed\n");
 }
 
 #[tokio::test]

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
+use serde_json::Value;
+
 use super::args::ConfigCommand;
+use super::status;
 use super::words::{say, show, unexpected};
 use super::{leave_root, load, no_answer};
 use crate::check::configuration::examine;
@@ -35,6 +38,7 @@ pub(super) fn main(path: &Path, command: ConfigCommand) -> Result<Exit, Problem>
 }
 
 fn reload(path: &Path) -> Result<(), Problem> {
+    is_agents(path, &status::document(path)?)?;
     let socket = Config::control_socket_of(path);
     let reloaded = match ask(&socket, &Request::Reload) {
         Ok(Answer::Reloaded(reloaded)) => reloaded,
@@ -56,4 +60,19 @@ fn reload(path: &Path) -> Result<(), Problem> {
         }
     }
     Ok(())
+}
+
+/// The agent reads its own file again, whichever is named here: another one that leads to it is a mistake.
+fn is_agents(path: &Path, status: &Value) -> Result<(), Problem> {
+    let Some(own) = status["configuration"]["files"][0].as_str() else { return Ok(()) };
+    // A path that is none from here can't be compared.
+    let Ok(canonical) = std::fs::canonicalize(own) else { return Ok(()) };
+    if !Path::new(own).is_absolute() || std::fs::canonicalize(path).is_ok_and(|path| path == canonical) {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Exit::Error,
+        format!("the agent that answers has its configuration from {own}, and not from {}", path.display()),
+        format!("`ocpp-tunnel config reload --config {own}`, or start an agent with the other file"),
+    ))
 }

@@ -77,6 +77,9 @@ pub(super) fn place(source: &str, byte: usize) -> (usize, usize) {
 pub(super) fn read(path: &Path, most: u64) -> Result<String, ConfigError> {
     let error = |place, text| ConfigError { place, ..ConfigError::of_file(path, text) };
     let unreadable = |cause: io::Error| match cause.kind() {
+        io::ErrorKind::NotFound if path.is_symlink() => {
+            error(None, "is a link to a file that doesn't exist; mend the link, or remove it".to_owned())
+        }
         io::ErrorKind::NotFound => ConfigError { missing: true, ..error(None, "doesn't exist".to_owned()) },
         io::ErrorKind::PermissionDenied => {
             error(None, format!("can't be read: {cause}; run as root, or as a user who may read it"))

@@ -32,7 +32,8 @@ pub(super) fn main(path: &Path, arguments: Status) -> Result<Exit, Problem> {
 }
 
 /// What the running agent tells.
-fn document(path: &Path) -> Result<Value, Problem> {
+/// What the agent says of itself.
+pub(super) fn document(path: &Path) -> Result<Value, Problem> {
     // A mistake that came into the files since the agent's start is something that the agent tells of.
     let socket = Config::control_socket_of(path);
     match ask(&socket, &Request::Status).map_err(|error| no_answer(path, &socket, &error))? {
