@@ -25,7 +25,7 @@ use crate::limits::{DESCRIPTORS, PLACE_INTERVAL};
 use crate::network;
 use crate::proxy::ProxyFileError;
 use crate::reload::{self, Reloaded, Reloading};
-use crate::service::instance::{Instance, InstanceError, make_directory};
+use crate::service::instance::{Instance, InstanceError, StateLock, make_directory};
 use crate::service::notify::{Notifier, Reporter};
 use crate::service::place::Place;
 use crate::service::sandbox::Sandbox;
@@ -62,6 +62,7 @@ pub struct Agent {
     supervisor: SupervisorHandle,
     link: Option<OcppLink>,
     keys: Arc<DeviceKeys>,
+    state: StateLock,
     place: Place,
     audit: Audit,
     writer: audit::Writer,
@@ -98,7 +99,7 @@ pub enum StartError {
 }
 
 impl Agent {
-    /// Starts an agent; it is the only one of its `runtime_dir` from then on.
+    /// Starts an agent; it is the only one of its `runtime_dir` and its `state_dir` from then on.
     ///
     /// # Errors
     /// See [`StartError`].
@@ -113,6 +114,8 @@ impl Agent {
         let hangup = hangup.map_err(StartError::Signals)?;
         let notifier = if service { Notifier::from_environment() } else { Notifier::default() };
         let remote_log = journal::start_remote(&config.log);
+        make_state_directory(config)?;
+        let state = StateLock::take(&config.state_dir).map_err(StartError::Instance)?;
         let keys = Arc::new(device_keys(config)?);
         if !service {
             usable(&keys)?;
@@ -193,6 +196,7 @@ impl Agent {
             supervisor: handle,
             link,
             keys,
+            state,
             place,
             audit,
             writer,
@@ -268,6 +272,8 @@ impl Agent {
             }
         };
         tokio::join!(self.supervisor.shut_down(), unlink);
+        // The next agent may begin; only the last record is still to be written.
+        drop(self.state);
         self.place.leave();
         self.audit.record(Record::new(Kind::AgentStopped, Source::Agent, Outcome::Success));
         self.writer.stop().await;
@@ -412,6 +418,9 @@ impl StartError {
     pub fn cure(&self) -> String {
         match self {
             Self::Instance(InstanceError::Running { .. }) => "see `ocpp-tunnel status`".into(),
+            Self::Instance(InstanceError::State(_)) => {
+                "end that agent, or give this one a state_dir of its own".into()
+            }
             Self::Instance(InstanceError::Directory(path, _)) | Self::State(path, _) => {
                 format!("make {} writable for this user, or run as root", path.display())
             }

@@ -173,12 +173,44 @@ async fn an_agent_whose_runtime_dir_was_removed_takes_its_place_again() {
 }
 
 #[tokio::test]
+async fn two_agents_do_not_share_a_state_dir() {
+    let mut rig = no_agent().await;
+    rig.agent.start().await;
+    let runtime_dir = format!("runtime_dir = '{}'", rig.agent.runtime_dir().display());
+    let another = format!("runtime_dir = '{}'", rig.agent.directory().join("second-run").display());
+    let path = rig.agent.directory().join("second.toml");
+    std::fs::write(&path, rig.agent.configuration().replace(&runtime_dir, &another)).unwrap();
+    let second = process::run(rig.agent.binary().arg("--config").arg(&path).arg("run"), "").await;
+    assert_eq!(second.code, Some(1), "{second:?}");
+    let told = format!("another agent uses state_dir {}", rig.agent.state_dir().display());
+    assert!(second.stderr.contains(&told) && second.stderr.contains("a state_dir of its own"), "{second:?}");
+    // Nor if the first one's lock is gone.
+    std::fs::remove_dir_all(rig.agent.runtime_dir()).unwrap();
+    let third = rig.agent.cli(&["run"]).await;
+    assert!(third.code == Some(1), "{third:?}");
+    // Who has ended leaves it to the next one.
+    rig.agent.terminate().await;
+    let mut command = rig.agent.binary();
+    command.arg("--config").arg(&path).arg("run").stdin(Stdio::null()).stdout(Stdio::null());
+    let mut next = Daemon::start(&mut command, &rig.agent.directory().join("next"));
+    wait_until("the next one runs", LONG, async || next.log().contains("agent-started").then_some(())).await;
+    next.signal(Signal::SIGTERM);
+    next.ended(LONG).await;
+}
+
+#[tokio::test]
 async fn an_agent_whose_place_was_taken_says_so_and_leaves_it_alone() {
     let mut rig = no_agent().await;
     rig.agent.start().await;
+    let own = format!("state_dir = '{}'", rig.agent.state_dir().display());
+    let others = format!("state_dir = '{}'", rig.agent.directory().join("second-state").display());
+    assert!(rig.agent.configuration().contains(&own));
+    let path = rig.agent.directory().join("second.toml");
+    std::fs::write(&path, rig.agent.configuration().replace(&own, &others)).unwrap();
     let mut second = loop {
         let _ = std::fs::remove_dir_all(rig.agent.runtime_dir());
-        let mut command = rig.agent.command(&["run"]);
+        let mut command = rig.agent.binary();
+        command.arg("--config").arg(&path).arg("run");
         command.stdin(Stdio::null()).stdout(Stdio::null());
         let mut second = Daemon::start(&mut command, &rig.agent.directory().join("second"));
         let started = wait_until("the second agent runs or has ended", LONG, async || {

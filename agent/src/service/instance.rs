@@ -1,4 +1,4 @@
-//! One agent at a time: a lock on a file in `runtime_dir` that dies with its process.
+//! One agent at a time: a lock on a file in `runtime_dir`, and one on a file in `state_dir`. Both die with their process.
 
 use std::fmt;
 use std::fs::{self, DirBuilder, File, Metadata};
@@ -12,11 +12,22 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::control::server::give_to_group;
 use crate::limits::LOCK_ATTEMPTS;
 
+/// The file that is locked.
+const LOCK: &str = "agent.lock";
+
 /// The lock; dropping it lets the next agent start.
 #[derive(Debug)]
 pub struct Instance {
     _lock: Flock<File>,
     file: Made,
+}
+
+/// The lock on `state_dir`, whose counters, records and keys have one writer: agents with different `runtime_dir`s may name the same
+/// by mistake, and the lock there may be removed.
+#[derive(Debug)]
+pub struct StateLock {
+    /// None on a filesystem that knows no locks, or isn't written to.
+    _lock: Option<Flock<File>>,
 }
 
 /// A file that this process made or opened, told apart from one that has taken its place. As long as the file is held
@@ -36,6 +47,8 @@ pub enum InstanceError {
         /// Its process id, if it could be read.
         pid: Option<u32>,
     },
+    /// Another one uses this `state_dir`, in a `runtime_dir` of its own.
+    State(PathBuf),
     /// The directory or the lock can't be made.
     Directory(PathBuf, io::Error),
 }
@@ -64,7 +77,7 @@ impl Instance {
     }
 
     fn lock(runtime_dir: &Path) -> Result<Self, InstanceError> {
-        let path = runtime_dir.join("agent.lock");
+        let path = runtime_dir.join(LOCK);
         let error = |error| InstanceError::Directory(runtime_dir.to_owned(), error);
         make_runtime_directory(runtime_dir).map_err(error)?;
         let file =
@@ -79,6 +92,25 @@ impl Instance {
         lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(error)?;
         let file = Made::new(path, &lock.metadata().map_err(error)?);
         Ok(Self { _lock: lock, file })
+    }
+}
+
+impl StateLock {
+    /// Becomes the one agent of this `state_dir`, which exists.
+    ///
+    /// # Errors
+    /// [`InstanceError::State`].
+    pub fn take(state_dir: &Path) -> Result<Self, InstanceError> {
+        // Not the directory itself: that one is locked while a key changes, by the command line as well.
+        let path = state_dir.join(LOCK);
+        let file = File::options().write(true).create(true).truncate(false).open(&path);
+        // Where nothing can be written there is nothing to keep apart.
+        let Ok(file) = file else { return Ok(Self { _lock: None }) };
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Self { _lock: Some(lock) }),
+            Err((_, Errno::EWOULDBLOCK)) => Err(InstanceError::State(state_dir.to_owned())),
+            Err(_) => Ok(Self { _lock: None }),
+        }
     }
 }
 
@@ -147,6 +179,13 @@ impl fmt::Display for InstanceError {
                 write!(f, "an agent is running already, with process id {pid}")
             }
             Self::Running { pid: None } => f.write_str("an agent is running already"),
+            Self::State(path) => {
+                let path = path.display();
+                write!(
+                    f,
+                    "another agent uses state_dir {path}; it has another runtime_dir, or this one was taken from it"
+                )
+            }
             Self::Directory(path, error) => {
                 write!(f, "can't use runtime_dir {}: {error}", path.display())
             }
@@ -198,5 +237,15 @@ mod tests {
         );
         drop(first);
         Instance::acquire(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn a_state_directory_has_one_agent() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = StateLock::take(directory.path()).unwrap();
+        let error = StateLock::take(directory.path()).unwrap_err();
+        assert!(matches!(&error, InstanceError::State(path) if path == directory.path()), "{error}");
+        drop(first);
+        StateLock::take(directory.path()).unwrap();
     }
 }
