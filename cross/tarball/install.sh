@@ -299,21 +299,32 @@ remove_account() {
     fi
     for file in passwd group shadow; do
         in_file "$file" || continue
-        # Written in place: it keeps its mode and owner.
+        # A copy has its mode and owner, and takes its place at once: a power cut leaves either.
+        cp -p "$DESTDIR/etc/$file" "$DESTDIR/etc/$file.new"
         others=$(grep -v "^$ACCOUNT:" "$DESTDIR/etc/$file" || true)
-        printf '%s\n' "$others" >"$DESTDIR/etc/$file"
+        printf '%s\n' "$others" >"$DESTDIR/etc/$file.new"
+        sync
+        mv -f "$DESTDIR/etc/$file.new" "$DESTDIR/etc/$file"
     done
 }
 
 # === the service ===
 
+# An upgrade leaves it as the operator wants it.
 enable_service() {
+    case $upgrade:$init in
+    yes:systemd) if [ "$start" = yes ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; fi ;;
+    no:*) enable_new ;;
+    esac
+}
+
+enable_new() {
     case $init in
     systemd)
         if [ "$start" = yes ] && [ -d /run/systemd/system ]; then
             systemctl daemon-reload
             systemctl enable --quiet ocpp-tunnel
-        elif [ "$upgrade" = no ]; then
+        else
             mkdir -p "$DESTDIR/etc/systemd/system/multi-user.target.wants"
             ln -sf "$service" "$DESTDIR/etc/systemd/system/multi-user.target.wants/ocpp-tunnel.service"
         fi

@@ -181,6 +181,10 @@ async fn systemd_is_told_to_start_what_is_configured_to_restart_it_and_to_stop_i
     assert_eq!(told(), ["try-restart ocpp-tunnel.service"], "what was stopped stays so");
     root.does(&["dpkg", "--remove", "ocpp-tunnel"]).await;
     assert_eq!(told(), ["stop ocpp-tunnel.service"]);
+    root.does(&["dpkg", "-i", &later]).await;
+    assert_eq!(told(), ["start ocpp-tunnel.service"], "whatever was installed before it was removed");
+    root.does(&["dpkg", "-i", "--force-downgrade", "/root/first.deb"]).await;
+    assert_eq!(told(), ["try-restart ocpp-tunnel.service"]);
 }
 
 #[tokio::test]
@@ -270,6 +274,7 @@ async fn the_scripts_of_the_packages_are_sound() {
         "package",
         "build",
         "tarball/install.sh",
+        "deb/preinst",
         "deb/postinst",
         "deb/prerm",
         "deb/postrm",
