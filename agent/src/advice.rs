@@ -30,7 +30,7 @@ pub fn for_failure(kind: FailureKind, server: &Server) -> Cow<'static, str> {
             "authorise this device on the server, by `ocpp-tunnel keys install user@host` or with the line of `ocpp-tunnel keys show --authorized-keys`"
         }
         FailureKind::Forward => {
-            "free the port on the server: see permitlisten, AllowTcpForwarding and ClientAliveInterval of its sshd"
+            "free the port on the server (ClientAliveInterval of its sshd frees those of dead connections), or let this key have it: permitlisten in its line of authorized_keys, AllowTcpForwarding"
         }
         FailureKind::Lost => AGAIN,
     };

@@ -13,8 +13,9 @@ use reverse_tunnel::destination::{
     DEFAULT_PORT, DestinationError, is_user_character, parse_port, split_host,
 };
 use reverse_tunnel::limits::USER_BYTES;
-use reverse_tunnel::{Destination, Host};
+use reverse_tunnel::{Destination, Host, Remote};
 
+use crate::supervisor::TunnelId;
 use crate::upload::allowed::UploadPattern;
 use crate::{advice, bytes};
 
@@ -112,6 +113,13 @@ pub enum Refusal {
     },
     /// As many tunnels with forwards of their own are open as there may be.
     TooManyTunnels(usize),
+    /// Another tunnel to that server has the port, or is to have it.
+    Held {
+        /// The port, or the socket.
+        remote: Remote,
+        /// Whose it is.
+        by: TunnelId,
+    },
 }
 
 /// When something was done over OCPP in the last hour, lest it be done too often.
@@ -320,7 +328,19 @@ impl Refusal {
             Self::NoDestination => "name one as user@host[:port]".into(),
             Self::DataCap { .. } => advice::DATA_CAP.into(),
             Self::TooManyTunnels(_) => "close one with `ocpp-tunnel close ID`".into(),
+            Self::Held { by, .. } => format!("`ocpp-tunnel close {by}`, or choose another port"),
         }
+    }
+}
+
+/// As people write it: in the largest unit of hours, minutes and seconds of which it is a whole number.
+fn span(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match (seconds % 3600, seconds % 60) {
+        _ if duration.subsec_nanos() != 0 => humantime::format_duration(duration).to_string(),
+        (0, _) => format!("{}h", seconds / 3600),
+        (_, 0) => format!("{}m", seconds / 60),
+        _ => format!("{seconds}s"),
     }
 }
 
@@ -338,8 +358,7 @@ impl fmt::Display for Refusal {
                 write!(f, "{limit} tunnels were opened in an hour, as many as allowed")
             }
             Self::TooLong { asked, most } => {
-                let (asked, most) = (humantime::format_duration(*asked), humantime::format_duration(*most));
-                write!(f, "{asked} is longer than the {most} allowed")
+                write!(f, "{} is longer than the {} allowed", span(*asked), span(*most))
             }
             Self::NoSuchScript(number) => write!(f, "script {number} is not configured"),
             Self::NoDestination => f.write_str(
@@ -349,6 +368,7 @@ impl fmt::Display for Refusal {
             Self::TooManyTunnels(limit) => {
                 write!(f, "{limit} tunnels of this kind are open, as many as allowed")
             }
+            Self::Held { remote, by } => write!(f, "{remote} of that server is tunnel {by}'s already"),
         }
     }
 }

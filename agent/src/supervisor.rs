@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use reverse_tunnel::{Destination, Forward, Plan, Reason, Settings, Status, Traffic, TunnelHandle};
+use reverse_tunnel::{Destination, Forward, Plan, Reason, Remote, Settings, Status, Traffic, TunnelHandle};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -201,7 +201,10 @@ impl Supervisor {
             self.opens.record(now);
         }
         let (id, forwards) = match request.what {
-            What::Forwards(forwards) => (self.new_ad_hoc(&forwards)?, forwards),
+            What::Forwards(forwards) => {
+                self.check_free(&forwards, &destination)?;
+                (self.new_ad_hoc(&forwards)?, forwards)
+            }
             What::Script(number) => {
                 log_invocation(&destination);
                 let id = TunnelId::Slot(number);
@@ -238,6 +241,21 @@ impl Supervisor {
         entry.refusal = None;
         running.again(Some(expires));
         self.save();
+    }
+
+    /// Of what we have there ourselves, the server would only say that it is taken.
+    fn check_free(&self, forwards: &[Forward], destination: &Destination) -> Result<(), Refusal> {
+        let is_same = |a: &Remote, b: &Remote| a == b && !matches!(a, Remote::Tcp { port: 0, .. });
+        let there = self.entries.iter().filter_map(|(id, entry)| Some((id, entry.wanted.as_ref()?)));
+        for (id, wanted) in there.filter(|(_, wanted)| wanted.destination.server() == destination.server()) {
+            let mut ours = wanted.forwards.iter();
+            if let Some(held) =
+                ours.find(|ours| forwards.iter().any(|new| is_same(&ours.remote, &new.remote)))
+            {
+                return Err(Refusal::Held { remote: held.remote.clone(), by: *id });
+            }
+        }
+        Ok(())
     }
 
     fn new_ad_hoc(&mut self, forwards: &[Forward]) -> Result<TunnelId, Refusal> {

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use nix::sys::signal::Signal;
+use ocpp_tunnel::limits::OPEN_WAIT;
 use ocpp_tunnel_tests::agent::{Agent, Setup};
 use ocpp_tunnel_tests::bad_csms::{BadCsms, Step};
 use ocpp_tunnel_tests::check::{Found, check};
@@ -125,7 +126,7 @@ async fn people_get_a_line_a_step_with_its_time_and_a_sign_of_life_on_a_terminal
     assert!(lines[tcp].ends_with(" ms)") || lines[tcp].ends_with(" s)"), "{plain:?}");
     assert!(lines[tcp + 1].starts_with("      try: "), "{plain:?}");
     assert!(
-        plain.stdout.contains("\n--    login          not looked at, because there is no connection\n"),
+        plain.stdout.contains("\n--    not looked at, because there is no connection: banner, host-key, login, forward, reach, keepalive\n"),
         "{plain:?}"
     );
     assert!(plain.stdout.contains("\nok    clock "), "{plain:?}");
@@ -516,7 +517,12 @@ async fn an_agent_that_does_not_answer_fails_its_step_and_its_link_is_left_alone
     let mut rig = Rig::start().await;
     rig.agent.signal(Signal::SIGSTOP);
     let found = check(&rig.agent, &[]).await;
+    // However long it would have waited for the tunnel; and nothing is opened later.
+    let began = std::time::Instant::now();
+    let opened = rig.agent.cli(&["open", "--wait"]).await;
+    assert!(opened.code == Some(11) && began.elapsed() < OPEN_WAIT, "{opened:?}");
     rig.agent.signal(Signal::SIGCONT);
+    assert_eq!(rig.agent.tunnel("1").await["state"], "idle");
     assert_eq!(found.code, Some(11), "{found:#?}");
     found.fails("agent", "", "");
     found.skips(&["ocpp"], "a second connection would end its own");

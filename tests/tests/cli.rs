@@ -123,6 +123,19 @@ async fn a_forward_of_its_own_gets_an_id_of_its_own() {
     assert_eq!(ocpp_tunnel_tests::service::exchange(first, b"ping").await.unwrap(), b"ping");
     assert!(ocpp_tunnel_tests::service::fetch(second).await.unwrap().ends_with(PAGE));
 
+    // A port that this device has there itself isn't asked for: the server would only say that it is taken.
+    let again = rig.agent.cli(&["open", &destination, "--forward", &forwards[1], "--wait"]).await;
+    assert_eq!(again.code, Some(9), "{again:?}");
+    assert!(
+        again.stderr.contains(&format!("localhost:{second} of that server is tunnel t1's already")),
+        "{again:?}"
+    );
+    assert!(again.stderr.contains("`ocpp-tunnel close t1`"), "{again:?}");
+    let chosen = ["open", &destination, "--forward", &format!("0:{}", rig.echo.address()), "--wait"];
+    let opened = rig.agent.cli(&chosen).await;
+    assert_eq!(opened.code, Some(0), "the server chooses one: {opened:?}");
+    assert_eq!(rig.agent.cli(&["close", "t2"]).await.code, Some(0));
+
     assert_eq!(rig.agent.cli(&["close", "t1"]).await.code, Some(0));
     for port in [first, second] {
         wait_until("the port is free", LONG, async || ports::is_free(port).then_some(())).await;
@@ -144,6 +157,8 @@ async fn exit_codes_tell_what_went_wrong() {
         (&["open", "support@[fe80::1%eth0]"], 2),
         (&["open", &too_long], 2),
         (&["open", &destination, "--for", "soon"], 2),
+        (&["open", &destination, "--script", "one"], 2),
+        (&["logs", "-n", "some"], 2),
         (&["open", &destination, "--forward", "nonsense"], 2),
         (&["open", &destination, "--script", "1", "--forward", "1:127.0.0.1:2"], 2),
         (&["open", &destination, "--script", "3"], 4),
@@ -155,6 +170,8 @@ async fn exit_codes_tell_what_went_wrong() {
         (&["config", "show"], 0),
         (&["keys", "show"], 0),
         (&["--help"], 0),
+        (&["help"], 0),
+        (&["help", "keys", "rotate"], 0),
         (&["--version"], 0),
     ];
     for (arguments, code) in cases {

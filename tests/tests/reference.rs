@@ -9,6 +9,7 @@ use ocpp_bridge::{LinkFault, LinkState};
 use ocpp_tunnel::advice;
 use ocpp_tunnel::audit::Kind;
 use ocpp_tunnel::policy::Refusal;
+use ocpp_tunnel::supervisor::TunnelId;
 use ocpp_tunnel_tests::page;
 use ocpp_tunnel_tests::process::run;
 use reverse_tunnel::{Destination, FailureKind, HostKeyFault, Reason, State};
@@ -107,6 +108,7 @@ fn each_cure_is_in_the_page() {
         Refusal::NoDestination,
         Refusal::DataCap { cap: 500_000_000 },
         Refusal::TooManyTunnels(16),
+        Refusal::Held { remote: "1111".parse().expect("it is a port"), by: TunnelId::Slot(1) },
     ];
     let _ = |refusal| match refusal {
         Refusal::Malformed(_)
@@ -119,7 +121,8 @@ fn each_cure_is_in_the_page() {
         | Refusal::NoSuchScript(_)
         | Refusal::NoDestination
         | Refusal::DataCap { .. }
-        | Refusal::TooManyTunnels(_) => (),
+        | Refusal::TooManyTunnels(_)
+        | Refusal::Held { .. } => (),
     };
     cures.extend(refusals.iter().map(Refusal::cure));
     let cells: Vec<String> = page::rows(TROUBLES).into_iter().flatten().collect();

@@ -74,6 +74,8 @@ pub enum Note<'a> {
     Begun(Step),
     /// This was found.
     Found(&'a Line),
+    /// These aren't looked at, for the same reason.
+    Skipped(&'a [Line]),
 }
 
 /// What came of all steps so far.
@@ -166,15 +168,16 @@ impl<'a> Report<'a> {
 
     /// A step that makes no sense now.
     pub(super) fn skip(&mut self, step: Step, because: &str) {
-        self.unknown(step, format!("not looked at, because {because}"));
+        self.add(Line::skipped(step, because));
     }
 
     /// Each of these steps that has no line yet makes no sense now.
     pub(super) fn skip_missing(&mut self, steps: &[Step], because: &str) {
-        for step in steps {
-            if self.lines.iter().all(|line| line.step != *step) {
-                self.skip(*step, because);
-            }
+        let missing = steps.iter().filter(|step| self.lines.iter().all(|line| line.step != **step));
+        let skipped: Vec<Line> = missing.map(|step| Line::skipped(*step, because)).collect();
+        if !skipped.is_empty() {
+            (self.note)(Note::Skipped(&skipped));
+            self.lines.extend(skipped);
         }
     }
 
@@ -223,6 +226,11 @@ impl<'a> Report<'a> {
 }
 
 impl Line {
+    fn skipped(step: Step, because: &str) -> Self {
+        let text = format!("not looked at, because {because}");
+        Self { step, verdict: Verdict::Unknown, text: journal::escape(&text), took: Duration::ZERO }
+    }
+
     fn document(&self) -> Value {
         let (result, exit, cure) = match &self.verdict {
             Verdict::Ok => ("ok", None, None),
@@ -266,5 +274,10 @@ mod tests {
         assert!(Step::SERVER.iter().all(|step| of(step.word()) == 1), "{document}");
         assert_eq!(document["steps"][3]["text"], "not looked at, because there is no name");
         assert_eq!(told.iter().filter(|note| note.starts_with("Begun")).count(), 3);
+        assert_eq!(
+            told.iter().filter(|note| note.starts_with("Skipped")).count(),
+            1,
+            "told at once: {told:#?}"
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! The command line's grammar. Manual page and completions are generated from it too.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -62,7 +63,7 @@ pub(super) struct Open {
     #[arg(value_name = "USER@HOST[:PORT]")]
     pub(super) destination: Option<Destination>,
     /// The script whose service is published
-    #[arg(long, value_name = "N", conflicts_with = "forward")]
+    #[arg(long, value_name = "N", conflicts_with = "forward", value_parser = number::<u8>)]
     pub(super) script: Option<u8>,
     /// What to publish instead of a script's service; may be repeated
     #[arg(long, value_name = "[BIND:]PORT:HOST:PORT")]
@@ -109,7 +110,7 @@ pub(super) struct Logs {
     #[arg(short, long)]
     pub(super) follow: bool,
     /// Begin with the last N lines only
-    #[arg(short = 'n', long, value_name = "N")]
+    #[arg(short = 'n', long, value_name = "N", value_parser = number::<usize>)]
     pub(super) lines: Option<usize>,
 }
 
@@ -128,7 +129,7 @@ pub(super) struct Audit {
     #[arg(long = "type", value_name = "TYPE", value_parser = kind(), hide_possible_values = true)]
     pub(super) kinds: Vec<Kind>,
     /// Begin with the last N of them only
-    #[arg(short = 'n', long, value_name = "N")]
+    #[arg(short = 'n', long, value_name = "N", value_parser = number::<usize>)]
     pub(super) lines: Option<usize>,
 }
 
@@ -243,10 +244,15 @@ pub(super) enum ConfigCommand {
     Reload,
 }
 
+/// The error of `FromStr` names neither the value nor a cure.
+fn number<T: FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| "write a whole number, such as 1".to_owned())
+}
+
 /// At least a second: a tunnel that ends at once helps nobody.
 fn lifetime(text: &str) -> Result<Duration, String> {
-    let duration =
-        humantime::parse_duration(text).map_err(|error| format!("{error}; write for example 30m or 1h"))?;
+    let duration = humantime::parse_duration(text)
+        .map_err(|_| "write a number and s, m, h or d, such as 30m, 1h or 1h30m".to_owned())?;
     if duration < Duration::from_secs(1) {
         return Err("it must be at least 1s".into());
     }

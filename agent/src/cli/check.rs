@@ -26,6 +26,12 @@ pub(super) fn main(path: &Path, arguments: Check) -> Result<Exit, Problem> {
                 show(&shown(line, colour));
             }
         }
+        Note::Skipped(lines) => {
+            progress.clear();
+            if !json {
+                show(&shown_skipped(lines));
+            }
+        }
     };
     let config = match load(path) {
         Ok(config) => config,
@@ -84,15 +90,16 @@ fn write_down(config: &Config, report: &Report<'_>, server: Option<&str>) {
 /// A line for people, and a second one with the cure.
 fn shown(line: &Line, colour: bool) -> String {
     let (mark, paint) = match line.verdict {
-        Verdict::Ok => ("ok  ", "32"),
+        Verdict::Ok => ("ok", "32"),
         Verdict::Failed(..) => ("FAIL", "31"),
-        Verdict::Unknown => ("--  ", ""),
+        Verdict::Unknown => ("--", ""),
     };
+    let gap = " ".repeat(6 - mark.len());
     let mark = match colour && !paint.is_empty() {
         true => format!("\x1b[{paint}m{mark}\x1b[0m"),
         false => mark.to_owned(),
     };
-    let mut text = format!("{mark}  {:<13}  {}", line.step.word(), line.text);
+    let mut text = format!("{mark}{gap}{:<13}  {}", line.step.word(), line.text);
     match &line.verdict {
         Verdict::Unknown => {}
         Verdict::Ok => text.push_str(&took(line)),
@@ -104,6 +111,13 @@ fn shown(line: &Line, colour: bool) -> String {
         }
     }
     text
+}
+
+/// Steps that aren't looked at for the same reason.
+fn shown_skipped(lines: &[Line]) -> String {
+    let steps: Vec<&str> = lines.iter().map(|line| line.step.word()).collect();
+    let because = lines.first().map_or("", |line| &line.text);
+    format!("--    {because}: {}", steps.join(", "))
 }
 
 fn took(line: &Line) -> String {
@@ -133,5 +147,7 @@ mod tests {
         );
         assert!(shown(&line(failed, Duration::ZERO), true).starts_with("\x1b[31mFAIL\x1b[0m  tcp"));
         assert_eq!(shown(&line(Verdict::Unknown, Duration::ZERO), true), "--    tcp            found");
+        let skipped = [line(Verdict::Unknown, Duration::ZERO), line(Verdict::Unknown, Duration::ZERO)];
+        assert_eq!(shown_skipped(&skipped), "--    found: tcp, tcp");
     }
 }

@@ -3,9 +3,10 @@
 //! Blocks are apart by an empty line. A block whose first line ends with a colon stays as it is, line by line; another one is a
 //! paragraph. The manual page is made of the same blocks.
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::layout::{size, wrap};
 use crate::exit::Exit;
@@ -15,8 +16,26 @@ pub(super) const COLUMNS: usize = 80;
 /// A help that is wider is hard to read.
 const MOST_COLUMNS: usize = 100;
 
+/// `help COMMAND`, as many programs have it, is `COMMAND --help`.
+pub(super) fn asked_for(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut words: Vec<OsString> = words.into_iter().collect();
+    // The only option that stands before a command.
+    let command = if words.get(1).is_some_and(|word| word == "--config") { 3 } else { 1 };
+    if words.get(command).is_some_and(|word| word == "help") {
+        words.remove(command);
+        words.push("--help".into());
+    }
+    words
+}
+
 /// Shows the help that was asked for, or what is wrong with the command line.
-pub(super) fn show(error: &clap::Error) -> Exit {
+pub(super) fn show(mut error: clap::Error) -> Exit {
+    // An option that a command hasn't is no value that somebody wanted to pass.
+    if let Some(ContextValue::StyledStrs(tips)) = error.get(ContextKind::Suggested)
+        && tips.iter().any(|tip| tip.to_string().contains("as a value"))
+    {
+        error.remove(ContextKind::Suggested);
+    }
     let text = error.to_string();
     // A closed terminal is no reason to fail differently.
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
@@ -86,7 +105,7 @@ Exit codes:
 
 pub(super) const RUN: &str = "\
 Service managers start this; the log goes to standard error, too. A second agent on the same runtime_dir exits 1 and names \
-the first one's process. SIGHUP reads the configuration again.
+the first one's process; one on the same state_dir exits 1, too. SIGHUP reads the configuration again.
 
 Examples:
   ocpp-tunnel run
@@ -95,6 +114,9 @@ Examples:
 pub(super) const OPEN: &str = "\
 Without --script or --forward it is script 1. Without a running agent this process keeps the tunnel itself until Ctrl-C, \
 or in the background with --background; status and close work all the same.
+
+The line of `keys show --authorized-keys` lets the key listen on the scripts' ports alone: for the port of a --forward, add a \
+permitlisten to it on the server.
 
 Examples:
   ocpp-tunnel open support@203.0.113.7 --wait

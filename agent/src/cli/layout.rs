@@ -40,7 +40,8 @@ pub(super) fn for_stream(text: &str, stream: &(impl IsTerminal + AsFd)) -> Strin
 }
 
 /// Breaks each line that has more columns. What follows begins under the line's second column of text if that is in the left
-/// half, or else `hang` columns after its own beginning. Text in backticks, which a person may copy, stays in one piece.
+/// half, or else `hang` columns after its own beginning. Text in backticks, which a person may copy, stays in one piece, and so does
+/// what is short and in parentheses, such as a time.
 pub(super) fn wrap(text: &str, columns: usize, hang: usize) -> String {
     let columns = columns.max(LEAST_COLUMNS);
     text.lines().map(|line| wrap_line(line, columns, hang)).collect::<Vec<_>>().join("\n")
@@ -83,10 +84,16 @@ fn indentation(line: &str, columns: usize, hang: usize) -> usize {
     second.filter(|second| *second <= columns / 2).unwrap_or((begin + hang).min(columns / 2))
 }
 
+/// What is in parentheses and no longer is one word.
+const SHORT: usize = 12;
+
 /// The bytes up to the next space, or up to that after the closing backtick if that fits into a row.
 fn word_length(text: &str, most: usize) -> usize {
     let to_space = |from: usize| text[from..].find(' ').map_or(text.len(), |end| from + end);
     let plain = to_space(0);
+    if let Some(close) = text.find(')').filter(|close| text.starts_with('(') && *close < SHORT) {
+        return to_space(close);
+    }
     let Some(open) = text[..plain].find('`') else { return plain };
     let Some(close) = text[open + 1..].find('`') else { return plain };
     let quoted = to_space(open + 1 + close);
@@ -122,6 +129,8 @@ mod tests {
             ("1    up since one two three", "1    up since one\n     two three"),
             ("  --forward-something  what it is for", "  --forward-something\n    what it is for"),
             ("try `one two` `three four`", "try `one two`\n  `three four`"),
+            ("one two three (11 ms)", "one two three\n  (11 ms)"),
+            ("one two three (more than is short)", "one two three (more\n  than is short)"),
             ("`one two three four five`", "`one two three four\n  five`"),
             ("a verylongwordwithoutanyspaceinit b", "a\n  verylongwordwithoutanyspaceinit\n  b"),
             ("\x1b[31mred\x1b[0m two three four", "\x1b[31mred\x1b[0m two three four"),

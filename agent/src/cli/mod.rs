@@ -43,9 +43,9 @@ pub fn main() -> Exit {
     if let Some(script) = arguments.next().as_deref().and_then(shim::script_of) {
         return shim::main(script, &arguments.collect::<Vec<OsString>>());
     }
-    let arguments = match Arguments::try_parse() {
+    let arguments = match Arguments::try_parse_from(help::asked_for(std::env::args_os())) {
         Ok(arguments) => arguments,
-        Err(error) => return help::show(&error),
+        Err(error) => return help::show(error),
     };
     let path = arguments.config.unwrap_or_else(|| PathBuf::from(DEFAULT_PATH));
     let result = match arguments.command {

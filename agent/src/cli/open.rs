@@ -199,9 +199,9 @@ fn progress(view: &View) -> Option<(State, String)> {
         State::Up => opened(&id, &server, "up", &forwards),
         State::Backoff => {
             let error = status.last_error.as_ref()?;
-            let wait = status.retry_at?.saturating_duration_since(status.since).as_secs();
+            let wait = status.retry_at?.saturating_duration_since(status.since).as_secs().max(1);
             let cure = advice::for_failure(error.kind, status.destination.server());
-            let state = format!("down: {error}\n  next try in {wait} s; {cure}");
+            let state = format!("down: {error}\n  next try in {wait} s\n  try: {cure}");
             opened(&id, &server, &state, &[])
         }
         State::Closed(reason) => match (advice::fatal(status), advice::for_end(status)) {

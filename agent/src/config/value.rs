@@ -29,8 +29,9 @@ pub(super) fn optional_path(path: &Option<Spanned<PathBuf>>, name: &str) -> Resu
 pub(super) fn duration(time: &Spanned<Time>, name: &str, least: Duration) -> Result<Duration, Invalid> {
     let text = &time.get_ref().0;
     let invalid = |what: String| Invalid::value(time, format!("{name} {text:?}: {what}"));
-    let duration = humantime::parse_duration(text)
-        .map_err(|error| invalid(format!("{error}; write for example \"90s\", \"15m\" or \"8h\"")))?;
+    let duration = humantime::parse_duration(text).map_err(|_| {
+        invalid("this is no time; write a number and s, m, h or d, such as \"90s\", \"15m\" or \"8h\"".into())
+    })?;
     if duration < least || duration > LONGEST {
         let (least, most) = (humantime::format_duration(least), humantime::format_duration(LONGEST));
         return Err(invalid(format!("out of range; use {least} to {most}")));

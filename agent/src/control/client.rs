@@ -29,6 +29,10 @@ pub enum ClientError {
 /// # Errors
 /// See [`ClientError`].
 pub fn ask(socket: &Path, request: &Request) -> Result<Answer, ClientError> {
+    if let Request::Open { .. } = request {
+        // What an agent that is stopped or stuck finds when it goes on, it would do: long after it was asked for, and unseen.
+        Answers::to(socket, &Request::Status)?.next(Some(CONTROL_ANSWER_TIMEOUT))?;
+    }
     let patience = match request {
         Request::Open { wait: true, .. } => OPEN_WAIT + CONTROL_ANSWER_TIMEOUT,
         Request::Reload => RELOAD_TIMEOUT,

@@ -336,6 +336,7 @@ pub fn problem_of(refusal: &Refusal) -> Problem {
     let exit = match refusal {
         Refusal::Malformed(_) | Refusal::NoDestination => Exit::Usage,
         Refusal::NoSuchScript(_) => Exit::NotFound,
+        Refusal::Held { .. } => Exit::Forward,
         _ => Exit::Refused,
     };
     Problem::new(exit, refusal.to_string(), refusal.cure())
