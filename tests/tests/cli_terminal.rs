@@ -101,6 +101,45 @@ async fn data_is_never_laid_out() {
     }
 }
 
+/// What changes keys, where each screen depends on the one before.
+#[tokio::test]
+async fn a_key_to_copy_stays_whole_and_what_is_said_of_it_fits() {
+    let rig = Rig::start().await;
+    let server = format!("127.0.0.1:{}", rig.sshd.port());
+    for (arguments, code, part) in [
+        (&["keys", "rotate"][..], 0, "Add this line to the account on each server"),
+        (&["keys", "show"], 0, "the new key of a rotation"),
+        (&["keys", "rotate", "--abort"], 0, "is given up; this device stays with"),
+        (&["keys", "rotate", "--finish"], 4, "`ocpp-tunnel keys rotate` begins one"),
+        (&["host-keys", "list"], 0, "ssh.host_keys, line 1"),
+        (&["host-keys", "scan", &server], 0, "trusted"),
+        (&["host-keys", "remove", &server], 4, "is pinned by the configuration"),
+    ] {
+        let shown = rig.agent.on_a_vt100(40, arguments, &[]).await;
+        let plain = without_colours(&shown.stdout);
+        assert_eq!(shown.code, Some(code), "{arguments:?}: {plain}");
+        let joined = plain.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(joined.contains(part), "{arguments:?}: {part:?} in\n{plain}");
+        let is_key = |row: &&str| row.contains("ssh-ed25519 AAAA");
+        let rows = plain.lines().map(|row| row.rsplit('\r').next().unwrap_or_default());
+        let keys: Vec<&str> = rows.clone().filter(is_key).collect();
+        assert_eq!(keys.len(), usize::from(matches!(arguments, ["keys", "rotate" | "show"])), "{plain}");
+        for key in keys {
+            let public = &key[key.find("ssh-ed25519").unwrap()..];
+            assert!(ssh_key_is_whole(public).await, "{arguments:?}: {key}");
+        }
+        for row in rows.filter(|row| !is_key(row)) {
+            assert!(row.chars().count() <= 40 || is_one_word(row), "{arguments:?}: {row:?}");
+        }
+    }
+}
+
+/// Whether OpenSSH takes this for a public key.
+async fn ssh_key_is_whole(line: &str) -> bool {
+    let mut command = Command::new("ssh-keygen");
+    run(command.args(["-l", "-f", "/dev/stdin"]), &format!("{line}\n")).await.code == Some(0)
+}
+
 #[tokio::test]
 async fn what_is_followed_goes_on_until_ctrl_c() {
     let rig = Rig::start().await;
