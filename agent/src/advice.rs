@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use ocpp_bridge::{LinkFault, LinkState, LinkStatus};
-use reverse_tunnel::{Failure, FailureKind, HostKeyFault, Reason, Server, State, Status};
+use reverse_tunnel::{Destination, Failure, FailureKind, HostKeyFault, Reason, Server, State, Status};
 
 /// The cure for a month whose bytes are used up.
 pub const DATA_CAP: &str = "wait for the next month, or raise policy.monthly_bytes and restart the agent";
@@ -11,13 +11,28 @@ pub const DATA_CAP: &str = "wait for the next month, or raise policy.monthly_byt
 /// What there is to do about a connection that broke off.
 const AGAIN: &str = "nothing: it is tried again by itself";
 
-/// The cure for an attempt to get to a server that failed.
+/// The cure for an attempt to log in to a server that failed.
 #[must_use]
-pub fn for_failure(kind: FailureKind, server: &Server) -> Cow<'static, str> {
+pub fn for_failure(kind: FailureKind, destination: &Destination) -> Cow<'static, str> {
+    match kind {
+        FailureKind::Auth => format!(
+            "check the user's name; else authorise this device there, by `ocpp-tunnel keys install {destination}` or with the line of \
+             `ocpp-tunnel keys show --authorized-keys`"
+        )
+        .into(),
+        _ => for_server(kind, destination.server()),
+    }
+}
+
+/// The same where nobody in particular is to be logged in.
+#[must_use]
+pub fn for_server(kind: FailureKind, server: &Server) -> Cow<'static, str> {
     let text = match kind {
         FailureKind::Key => "mend the device key: `ocpp-tunnel check` says how; it is tried again by itself",
         FailureKind::Dns => "name the server by its address, user@ADDRESS, or mend the device's DNS",
-        FailureKind::Tcp => "check the address and port, and that the site's firewall lets them out",
+        FailureKind::Tcp => {
+            "check this device's network, the address and port, and that the site's firewall lets them out"
+        }
         FailureKind::Proxy => {
             "check ssh.proxy, and that the proxy lets connections to this host and port through"
         }
@@ -27,7 +42,7 @@ pub fn for_failure(kind: FailureKind, server: &Server) -> Cow<'static, str> {
         FailureKind::Handshake => "check that an SSH server answers on that port",
         FailureKind::HostKey(fault) => return for_host_key(fault, server),
         FailureKind::Auth => {
-            "authorise this device on the server, by `ocpp-tunnel keys install user@host` or with the line of `ocpp-tunnel keys show --authorized-keys`"
+            "authorise this device on the server, with the line of `ocpp-tunnel keys show --authorized-keys`"
         }
         FailureKind::Forward => {
             "free the port on the server (ClientAliveInterval of its sshd frees those of dead connections), or let this key have it: permitlisten in its line of authorized_keys, AllowTcpForwarding"
@@ -114,7 +129,7 @@ pub fn for_tunnel(status: &Status) -> Option<Cow<'static, str>> {
     match status.state {
         State::Closed(_) => for_end(status),
         State::Up => None,
-        _ => status.last_error.as_ref().map(|error| for_failure(error.kind, status.destination.server())),
+        _ => status.last_error.as_ref().map(|error| for_failure(error.kind, &status.destination)),
     }
 }
 
@@ -137,7 +152,7 @@ pub fn fatal(status: &Status) -> Option<&Failure> {
 pub fn for_end(status: &Status) -> Option<Cow<'static, str>> {
     match status.state.reason()? {
         Reason::DataCap => Some(DATA_CAP.into()),
-        _ => fatal(status).map(|error| for_failure(error.kind, status.destination.server())),
+        _ => fatal(status).map(|error| for_failure(error.kind, &status.destination)),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -28,6 +29,7 @@ use crate::reload::{self, Reloaded, Reloading};
 use crate::service::instance::{Instance, InstanceError, StateLock, make_directory};
 use crate::service::notify::{Notifier, Reporter};
 use crate::service::place::Place;
+use crate::service::privileges::cure_of_writing;
 use crate::service::sandbox::Sandbox;
 use crate::supervisor::{Supervisor, SupervisorHandle};
 use crate::trigger::{self, LinkError, OcppLink};
@@ -272,11 +274,11 @@ impl Agent {
             }
         };
         tokio::join!(self.supervisor.shut_down(), unlink);
-        // The next agent may begin; only the last record is still to be written.
-        drop(self.state);
-        self.place.leave();
+        let instance = self.place.leave();
         self.audit.record(Record::new(Kind::AgentStopped, Source::Agent, Outcome::Success));
         self.writer.stop().await;
+        // The next agent may begin: all that is kept for it is kept.
+        drop((self.state, instance));
         tracing::info!("agent-stopped");
         if let Some(remote_log) = self.remote_log {
             remote_log.stop().await;
@@ -418,11 +420,15 @@ impl StartError {
     pub fn cure(&self) -> String {
         match self {
             Self::Instance(InstanceError::Running { .. }) => "see `ocpp-tunnel status`".into(),
-            Self::Instance(InstanceError::State(_)) => {
-                "end that agent, or give this one a state_dir of its own".into()
+            Self::Instance(InstanceError::State { .. }) => {
+                "wait half a minute, if it is to be this one's: it takes its runtime_dir again; or else give each a state_dir of its own"
+                    .into()
             }
             Self::Instance(InstanceError::Directory(path, _)) | Self::State(path, _) => {
-                format!("make {} writable for this user, or run as root", path.display())
+                match std::fs::metadata(path) {
+                    Ok(found) if found.is_dir() => cure_of_writing(path, found.uid()),
+                    _ => format!("make {} a directory that this user may write to, or run as root", path.display()),
+                }
             }
             Self::Key(fault) => fault.cure.clone(),
             Self::Link(LinkError::Listen(..)) => {

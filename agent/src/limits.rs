@@ -206,6 +206,9 @@ pub const AUDIT_BATCH: usize = 64;
 pub const AUDIT_BURST: u32 = 200;
 /// As many of forwarded connections: a web page takes some, and a day's work a few hundred.
 pub const AUDIT_CONNECTION_BURST: u32 = 1000;
+/// Of all bytes, a record of a burst may take as many: so that a burst of the shortest takes a quarter of the files, in which the
+/// records of what led to it are safe.
+pub const AUDIT_BURST_BYTES: u64 = 1600;
 /// After that one record of its own in this time: a flood fills the files in a day and not in half a minute.
 pub const AUDIT_REFILL: Duration = Duration::from_secs(60);
 /// How often what has no record of its own is summed up.

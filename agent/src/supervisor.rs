@@ -202,13 +202,18 @@ impl Supervisor {
         }
         let (id, forwards) = match request.what {
             What::Forwards(forwards) => {
-                self.check_free(&forwards, &destination)?;
+                self.check_free(None, &forwards, &destination)?;
                 (self.new_ad_hoc(&forwards)?, forwards)
             }
             What::Script(number) => {
-                log_invocation(&destination);
                 let id = TunnelId::Slot(number);
-                (id, self.entries.get(&id).map(|entry| entry.forwards.clone()).unwrap_or_default())
+                let forwards = self.entries.get(&id).map(|entry| entry.forwards.clone()).unwrap_or_default();
+                // What is open on site mustn't make the CSMS's be rejected.
+                if origin == Origin::Local {
+                    self.check_free(Some(id), &forwards, &destination)?;
+                }
+                log_invocation(&destination);
+                (id, forwards)
             }
         };
         tracing::info!(slot = %id, server = %destination, source = %request.source, "tunnel-requested");
@@ -244,9 +249,15 @@ impl Supervisor {
     }
 
     /// Of what we have there ourselves, the server would only say that it is taken.
-    fn check_free(&self, forwards: &[Forward], destination: &Destination) -> Result<(), Refusal> {
+    fn check_free(
+        &self,
+        own: Option<TunnelId>,
+        forwards: &[Forward],
+        destination: &Destination,
+    ) -> Result<(), Refusal> {
         let is_same = |a: &Remote, b: &Remote| a == b && !matches!(a, Remote::Tcp { port: 0, .. });
         let there = self.entries.iter().filter_map(|(id, entry)| Some((id, entry.wanted.as_ref()?)));
+        let there = there.filter(|(id, _)| Some(**id) != own);
         for (id, wanted) in there.filter(|(_, wanted)| wanted.destination.server() == destination.server()) {
             let mut ours = wanted.forwards.iter();
             if let Some(held) =

@@ -107,6 +107,7 @@ pub fn start(
         status: status.clone(),
         slots: config.slots.clone(),
         client_key: None,
+        fingerprint: None,
         keys: keys.view(),
         key_note: None,
         supervisor,
@@ -191,6 +192,8 @@ struct Trigger {
     status: watch::Receiver<LinkStatus>,
     slots: Vec<Slot>,
     client_key: Option<String>,
+    /// Of the key that is shown, or that there is no room for.
+    fingerprint: Option<String>,
     keys: watch::Receiver<KeyView>,
     /// What the CSMS has to know of the device's key besides; for each status.
     key_note: Option<String>,
@@ -280,11 +283,11 @@ impl Trigger {
                     self.carry_on_security().await;
                 }
                 Ok(()) = self.keys.changed() => {
-                    let before = self.client_key.clone();
+                    let before = self.fingerprint.clone();
                     self.show_client_key().await;
                     self.look(&mut views).await;
-                    if let Some(key) = self.keys.borrow().key.as_ref().filter(|_| self.client_key != before) {
-                        self.reporting.new_key(&key.fingerprint());
+                    if let Some(fingerprint) = self.fingerprint.as_ref().filter(|_| self.fingerprint != before) {
+                        self.reporting.new_key(fingerprint);
                     }
                 }
                 Ok(()) = self.config.changed() => self.show_protocols().await,
@@ -327,6 +330,7 @@ impl Trigger {
     /// While the device changes its key this is the new one: servers know the other one already.
     async fn show_client_key(&mut self) {
         let KeyView { key, fault } = self.keys.borrow_and_update().clone();
+        self.fingerprint = key.as_ref().map(Identity::fingerprint);
         self.client_key = key.as_ref().and_then(client_key_value);
         self.key_note = match (&key, &self.client_key) {
             (None, _) => fault.map(|fault| fault.text),

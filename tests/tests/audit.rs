@@ -228,17 +228,15 @@ async fn a_flood_neither_fills_the_disk_nor_pushes_out_what_matters() {
         }
         agent.terminate().await;
         let sum = agent.record("records-summed").await;
-        assert_eq!((&sum["of"], &sum["count"]), (&json!("tunnel-refused"), &json!(800)));
+        assert_eq!((&sum["of"], &sum["count"]), (&json!("tunnel-refused"), &json!(960)));
         agent.start().await;
     }
     agent.terminate().await;
     let records = agent.records(&[]).await;
-    let first = records[0]["seq"].as_u64().unwrap();
-    assert!(first > 1, "the oldest made room");
-    assert_eq!(numbers(&records), (first..first + records.len() as u64).collect::<Vec<_>>());
+    assert_eq!(numbers(&records), (1..=records.len() as u64).collect::<Vec<_>>(), "nothing was pushed out");
     let files = fs::read_dir(agent.state_dir().join("audit")).unwrap().flatten();
     let sizes: Vec<u64> = files.map(|file| file.metadata().unwrap().len()).collect();
-    assert!(sizes.len() > 3 && sizes.iter().sum::<u64>() <= 64 * 1024, "{sizes:?}");
+    assert!(sizes.iter().sum::<u64>() <= 64 * 1024, "{sizes:?}");
 }
 
 #[tokio::test]
@@ -402,14 +400,15 @@ async fn a_flood_of_connections_is_summed_up_within_the_cap_and_the_tunnel_stays
     let sum = rig.agent.record("records-summed").await;
     assert_eq!(sum["of"], "connection-ended");
     let (count, bytes) = (sum["count"].as_u64().unwrap(), sum["bytes_in"].as_u64().unwrap());
-    assert!((100..=201).contains(&count) && bytes >= count, "{sum}");
+    assert!((1150..=1161).contains(&count) && bytes >= count, "{sum}");
     let files = fs::read_dir(rig.agent.state_dir().join("audit")).unwrap().flatten();
     let size: u64 = files.map(|file| file.metadata().unwrap().len()).sum();
     assert!(size <= 64 * 1024, "{size}");
     let records = rig.agent.records(&[]).await;
-    let first = records[0]["seq"].as_u64().unwrap();
-    assert!(first > 1, "the oldest made room");
-    assert_eq!(numbers(&records), (first..first + records.len() as u64).collect::<Vec<_>>());
+    assert_eq!(numbers(&records), (1..=records.len() as u64).collect::<Vec<_>>());
+    for kind in ["tunnel-requested", "tunnel-opened"] {
+        assert!(kinds(&records).contains(&kind), "what let them in is still told of: {records:#?}");
+    }
 }
 
 #[tokio::test]

@@ -142,6 +142,25 @@ async fn a_forward_of_its_own_gets_an_id_of_its_own() {
     }
 }
 
+/// Whoever has followed the cure and asks again is told what came of that, and not what was wrong before.
+#[tokio::test]
+async fn who_asks_again_is_told_of_the_new_attempt() {
+    let rig = Rig::start().await;
+    let key = rig.agent.cli(&["keys", "show"]).await.stdout;
+    for _ in 0..5 {
+        rig.sshd.authorize_nobody();
+        let refused = rig.agent.cli(&["open", "--wait"]).await;
+        assert_eq!(refused.code, Some(8), "{refused:?}");
+        let cure = format!("`ocpp-tunnel keys install {}`", rig.sshd.destination());
+        assert!(refused.stderr.contains(&cure), "{refused:?}");
+        rig.sshd.authorize(&key);
+        let opened = rig.agent.cli(&["open", "--wait"]).await;
+        assert_eq!(opened.code, Some(0), "{opened:?}");
+        assert_eq!(rig.agent.cli(&["close", "1"]).await.code, Some(0));
+        rig.agent.tunnel_ends("1").await;
+    }
+}
+
 #[tokio::test]
 async fn exit_codes_tell_what_went_wrong() {
     let mut rig = Rig::start().await;

@@ -161,6 +161,33 @@ async fn a_tunnel_in_the_foreground_tells_how_it_is_and_closes_with_ctrl_c() {
     rig.port_is_free(1).await;
 }
 
+/// A port that is taken is the commonest failure in the field.
+#[tokio::test]
+async fn a_tunnel_in_the_foreground_tells_what_keeps_it_from_coming_up() {
+    let mut rig = Rig::start().await;
+    rig.agent.terminate().await;
+    let key = rig.agent.cli(&["keys", "show"]).await.stdout;
+    rig.sshd.authorize_nobody();
+    rig.sshd.authorize(&format!("restrict,port-forwarding,permitlisten=\"localhost:1\" {key}"));
+    let shown = rig.agent.on_a_vt100(80, &["open", "--wait"], &[("try: free the port", "\u{3}")]).await;
+    let joined = shown.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+    for part in ["not up yet: ", "refused to listen", "it keeps trying", "closed (user)"] {
+        assert!(joined.contains(part), "{part}: {shown:?}");
+    }
+    assert_eq!(shown.code, Some(9), "it never was up: {shown:?}");
+}
+
+/// Nothing is written for a while, and yet it is noticed that nobody reads.
+#[tokio::test]
+async fn what_is_followed_ends_with_its_reader() {
+    let rig = Rig::start().await;
+    for arguments in [&["logs", "-f", "-n", "1"][..], &["audit", "-f", "-n", "1"], &["status", "--watch"]] {
+        let line = format!("set -o pipefail; {} | head -n 1", rig.agent.line(arguments));
+        let shown = run(Command::new("bash").args(["-c", &line]), "").await;
+        assert_eq!((shown.code, shown.stdout.lines().count()), (Some(0), 1), "{arguments:?}: {shown:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_key_is_installed_in_a_narrow_window() {
     let sshd = Sshd::start_with_password("").await;
@@ -349,12 +376,21 @@ async fn started_as_root_no_command_leaves_a_file_of_its_own() {
         (rig.agent.cli(&["status"]).await.code == Some(10)).then_some(())
     })
     .await;
-    // The key was made by the owner, and the records were written by it.
+    // The key was made by the owner, and the records were written by it; they tell who asked.
     assert!(rig.agent.state_dir().join("id_ed25519").exists());
     let records = rig.agent.records(&["--type", "device-key-rotation"]).await;
-    assert_eq!(records[0]["source"]["uid"], 61_234, "{records:?}");
+    assert_eq!(records[0]["source"]["uid"], 0, "{records:?}");
     is_owners("all of it");
 
+    // Root has read the configuration before; the agent has to read it again.
+    std::fs::set_permissions(rig.agent.config_path(), PermissionsExt::from_mode(0o600)).unwrap();
+    std::os::unix::fs::chown(rig.agent.config_path(), Some(0), Some(0)).unwrap();
+    let warned = rig.agent.cli(&["config", "check"]).await;
+    let remark = format!("{} can't be read by user 61234", rig.agent.config_path().display());
+    assert!(warned.code == Some(0) && warned.stdout.contains(&remark), "{warned:?}");
+    let checked = rig.agent.cli(&["check", "--json"]).await;
+    assert!(checked.stdout.contains(&remark) && !checked.stdout.contains("run as root"), "{checked:?}");
+    std::fs::set_permissions(rig.agent.config_path(), PermissionsExt::from_mode(0o644)).unwrap();
     // What root can read says nothing: the agent reads it as that user.
     let password = rig.agent.directory().join("password-of-root");
     std::fs::write(&password, "correct horse battery").unwrap();

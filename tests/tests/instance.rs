@@ -1,5 +1,6 @@
 //! One agent at a time, whoever starts it and whatever becomes of `runtime_dir`.
 
+use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use futures_util::future::join_all;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
 use ocpp_tunnel_tests::agent::Setup;
+use ocpp_tunnel_tests::check::Found;
 use ocpp_tunnel_tests::csms::{Csms, Options};
 use ocpp_tunnel_tests::process::{self, Daemon};
 use ocpp_tunnel_tests::rig::{PAGE, Rig};
@@ -172,6 +174,39 @@ async fn an_agent_whose_runtime_dir_was_removed_takes_its_place_again() {
     assert!(!rig.agent.runtime_dir().join("control.sock").exists());
 }
 
+/// What a user who may only read can lock, nothing waits for.
+#[tokio::test]
+async fn nobody_elses_lock_stops_the_agent() {
+    let mut rig = no_agent().await;
+    rig.agent.start().await;
+    for directory in [rig.agent.state_dir(), rig.agent.runtime_dir()] {
+        let mode = std::fs::metadata(directory.join("agent.lock")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "who can't open it can't lock it");
+    }
+    let directory = std::fs::File::open(rig.agent.state_dir()).unwrap();
+    let lock = Flock::lock(directory, FlockArg::LockExclusive).unwrap();
+    let opened = rig.agent.cli(&["open", &rig.sshd.destination(), "--wait"]).await;
+    assert_eq!(opened.code, Some(0), "{opened:?}");
+    assert_eq!(rig.agent.cli(&["status"]).await.code, Some(0));
+    wait_until("the log tells of it", LONG, async || {
+        rig.agent.log().contains("key-rotation-held-up").then_some(())
+    })
+    .await;
+    let rotate = rig.agent.cli(&["keys", "rotate"]).await;
+    assert!(rotate.code == Some(11) && rotate.stderr.contains("lslocks"), "{rotate:?}");
+    drop(lock);
+    assert_eq!(rig.agent.cli(&["keys", "rotate"]).await.code, Some(0));
+}
+
+#[tokio::test]
+async fn no_core_file_gets_the_keys() {
+    let mut rig = no_agent().await;
+    rig.agent.start().await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", rig.agent.pid())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{core}");
+}
+
 #[tokio::test]
 async fn two_agents_do_not_share_a_state_dir() {
     let mut rig = no_agent().await;
@@ -182,8 +217,17 @@ async fn two_agents_do_not_share_a_state_dir() {
     std::fs::write(&path, rig.agent.configuration().replace(&runtime_dir, &another)).unwrap();
     let second = process::run(rig.agent.binary().arg("--config").arg(&path).arg("run"), "").await;
     assert_eq!(second.code, Some(1), "{second:?}");
-    let told = format!("another agent uses state_dir {}", rig.agent.state_dir().display());
+    let told = format!(
+        "another agent, process {}, uses state_dir {}",
+        rig.agent.pid(),
+        rig.agent.state_dir().display()
+    );
     assert!(second.stderr.contains(&told) && second.stderr.contains("a state_dir of its own"), "{second:?}");
+    let check =
+        process::run(rig.agent.binary().arg("--config").arg(&path).args(["check", "--json"]), "").await;
+    let found = Found::of(&check);
+    found.fails("agent", "uses state_dir", "--config");
+    assert_eq!(found.code, Some(10), "{found:#?}");
     // Nor if the first one's lock is gone.
     std::fs::remove_dir_all(rig.agent.runtime_dir()).unwrap();
     let third = rig.agent.cli(&["run"]).await;

@@ -135,6 +135,21 @@ async fn keys_that_are_weak_foreign_or_open_to_others_are_refused_with_the_cure(
 }
 
 /// Signs a public key; the certificate comes to stand beside it.
+#[tokio::test]
+async fn a_comment_neither_steers_a_terminal_nor_becomes_a_second_key() {
+    let comment = "dev\u{1b}]0;x\u{7}\nssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIISdUZXWoz8ti+NnCg0ko8DJeezP8obRg02pKmvvIKFq evil";
+    let mut rig = with_key("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-C", comment, "-f"]).await;
+    for arguments in [&["keys", "show"][..], &["keys", "show", "--authorized-keys"]] {
+        let shown = rig.agent.cli(arguments).await;
+        assert_eq!((shown.code, shown.stdout.lines().count()), (Some(0), 1), "{shown:?}");
+        assert!(shown.stdout.trim_end().chars().all(|c| c == ' ' || c.is_ascii_graphic()), "{shown:?}");
+    }
+    rig.agent.start().await;
+    rig.agent.link_is("accepted").await;
+    let told = rig.csms.value("SSHClientKey").await;
+    assert!(!told.contains('\n') && told.starts_with("ssh-ed25519 AAAA"), "{told:?}");
+}
+
 async fn sign(authority: &Path, public: &Path, more: &[&str]) {
     let mut command = Command::new("ssh-keygen");
     command.args(["-q", "-I", "charger 1", "-n", "support"]).args(more).arg("-s").arg(authority).arg(public);

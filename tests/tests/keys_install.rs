@@ -129,6 +129,9 @@ async fn a_person_installs_the_key_by_the_accounts_password_and_takes_it_off_aga
     assert_eq!(agent.record("device-key-removed").await["server"], *destination);
     let gone = agent.dialogue(&["keys", "remove", &destination], &[(PASSWORD_PROMPT, &password)]).await;
     assert_eq!(gone.code, Some(4), "{gone:?}");
+    let records = agent.records(&["--type", "device-key-removed"]).await;
+    let results: Vec<&str> = records.iter().map(|record| record["result"].as_str().unwrap()).collect();
+    assert_eq!(results, ["success", "failure"], "{records:#?}");
     let checked = agent.cli(&["check", &destination]).await;
     assert_eq!(checked.code, Some(8), "{checked:?}");
 }
@@ -148,6 +151,10 @@ async fn a_wrong_password_or_none_changes_nothing() {
         );
     }
     assert_eq!(text(&sshd.authorized_keys()), "");
+    let records = controller.agent.records(&["--type", "device-key-installed"]).await;
+    let results: Vec<&str> = records.iter().map(|record| record["result"].as_str().unwrap()).collect();
+    assert_eq!(results, ["failure", "failure"], "of Ctrl-C there is none: {records:#?}");
+    assert!(records[1]["why"].as_str().unwrap().contains("refused"), "{records:#?}");
     assert_eq!(sshd.log().matches("Failed password").count(), 1, "{}", sshd.log());
     // A mistake can be mended while typing.
     let mended = format!("wrong\x15{PASSWORD}x\x7f\n");

@@ -89,8 +89,7 @@ fn each_cure_is_in_the_page() {
         [Key, Dns, Tcp, Proxy, ProxyAuth, Handshake, Auth, Forward, Lost]
     };
     let kinds = kinds.into_iter().chain(faults.map(FailureKind::HostKey));
-    let mut cures: Vec<String> =
-        kinds.map(|kind| advice::for_failure(kind, server.server()).into_owned()).collect();
+    let mut cures: Vec<String> = kinds.map(|kind| advice::for_failure(kind, &server).into_owned()).collect();
     let links = all!(LinkFault: Dns, Network, Certificate, TlsVersion, Tls, Credentials, Unknown, Unavailable, Protocol);
     cures.extend(links.map(|fault| advice::for_link_fault(fault).to_owned()));
     let hour = Duration::from_secs(3600);

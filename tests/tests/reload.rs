@@ -33,7 +33,7 @@ async fn a_file_of_config_d_makes_one_image_this_device() {
     let dangling = rig.agent.cli(&["config", "check"]).await;
     assert_eq!(dangling.code, Some(78), "{dangling:?}");
     assert!(
-        dangling.stderr.contains("70-link.toml: is a link to a file that doesn't exist; mend"),
+        dangling.stderr.contains("70-link.toml: is a link to a file that doesn't exist\n  try: mend"),
         "{dangling:?}"
     );
     assert!(!dangling.stderr.contains("--config"), "{dangling:?}");

@@ -15,11 +15,12 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -28,7 +29,7 @@ use crate::destination::Destination;
 use crate::files::open_file;
 use crate::identity::{Existing, Identity, IdentityError, directory_of, write_private};
 use crate::key_ledger::Ledger;
-use crate::limits::LEDGER_BYTES;
+use crate::limits::{LEDGER_BYTES, ROTATION_PATIENCE};
 
 /// The device's keys.
 #[derive(Debug)]
@@ -73,6 +74,8 @@ struct Held {
     /// It was made by us, and nobody has been told.
     made: bool,
     new: Option<Key>,
+    /// What the log was told last of the new key's file.
+    new_fault: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -109,6 +112,8 @@ pub enum RotationError {
     NotRotating,
     /// A file can't be read or changed.
     File(PathBuf, io::Error),
+    /// Another process has locked this directory.
+    Locked(PathBuf),
 }
 
 impl DeviceKeys {
@@ -117,7 +122,7 @@ impl DeviceKeys {
     /// `comment` stands in the public line of a key whose file has none.
     #[must_use]
     pub fn open(path: &Path, comment: &str) -> Self {
-        let held = Mutex::new(Held { current: None, made: false, new: None });
+        let held = Mutex::new(Held { current: None, made: false, new: None, new_fault: None });
         let (view, _) = watch::channel(KeyView::default());
         let keys = Self { files: Files::of(path), comment: comment.to_owned(), held, view };
         keys.refresh();
@@ -150,15 +155,22 @@ impl DeviceKeys {
             }
             Err(error) => Some(KeyFault { text: error.to_string(), cure: error.cure() }),
         };
+        let mut new_fault = None;
         match self.read(&self.files.new, held.new.as_ref()) {
             Ok(Some(key)) => held.new = Some(key),
             Ok(None) => {}
             Err(IdentityError::Read(_, error)) if error.kind() == io::ErrorKind::NotFound => held.new = None,
             Err(error) => {
-                tracing::warn!(%error, cure = error.cure(), "new-device-key-unusable");
+                let text = error.to_string();
+                // It is looked at every few seconds.
+                if held.new_fault.as_ref() != Some(&text) {
+                    tracing::warn!(%error, cure = error.cure(), "new-device-key-unusable");
+                }
+                new_fault = Some(text);
                 held.new = None;
             }
         }
+        held.new_fault = new_fault;
         let key = held.new.as_ref().or(held.current.as_ref()).map(|key| key.identity.clone());
         self.view.send_if_modified(|shown| shown.becomes(KeyView { key, fault }));
     }
@@ -220,7 +232,7 @@ impl DeviceKeys {
     /// A server took this key for a tunnel that is up. If no server needs the old key any more, the new one takes its
     /// place, and the fingerprints of both are given, the new one's first.
     pub(crate) fn established(&self, server: &Destination, fingerprint: &str) -> Option<(String, String)> {
-        let result = self.locked(|keys| {
+        let result = self.locked(Duration::ZERO, |keys| {
             keys.refresh();
             let mut ledger = keys.ledger()?;
             if ledger.record(server, fingerprint) {
@@ -250,7 +262,7 @@ impl DeviceKeys {
     /// # Errors
     /// It can't be made.
     pub fn rotate(&self) -> Result<Rotation, RotationError> {
-        self.locked(|keys| {
+        self.locked(ROTATION_PATIENCE, |keys| {
             keys.refresh();
             if keys.held().new.is_none() {
                 Identity::create(&keys.files.new, &keys.comment).map_err(RotationError::Key)?;
@@ -265,7 +277,7 @@ impl DeviceKeys {
     /// # Errors
     /// There is none, or its file can't be removed.
     pub fn abort(&self) -> Result<Rotation, RotationError> {
-        self.locked(|keys| {
+        self.locked(ROTATION_PATIENCE, |keys| {
             keys.refresh();
             let rotation = keys.rotation().ok_or(RotationError::NotRotating)?;
             let (key, certificate) = (&keys.files.new, path_beside(&keys.files.new));
@@ -281,7 +293,7 @@ impl DeviceKeys {
     /// # Errors
     /// There is none, or a file can't be replaced.
     pub fn finish(&self) -> Result<Rotation, RotationError> {
-        self.locked(|keys| {
+        self.locked(ROTATION_PATIENCE, |keys| {
             keys.refresh();
             let rotation = keys.rotation().ok_or(RotationError::NotRotating)?;
             keys.replace(&rotation.old.fingerprint())?;
@@ -316,13 +328,28 @@ impl DeviceKeys {
         Ok(())
     }
 
-    /// Does something that no other process may do at the same time.
-    fn locked<T>(&self, work: impl FnOnce(&Self) -> Result<T, RotationError>) -> Result<T, RotationError> {
+    /// Does something that no other process may do at the same time; waits so long for another's end.
+    ///
+    /// Whoever may read the directory can lock it, for ever: an agent has no time for that.
+    fn locked<T>(
+        &self,
+        patience: Duration,
+        work: impl FnOnce(&Self) -> Result<T, RotationError>,
+    ) -> Result<T, RotationError> {
         let directory = directory_of(&self.files.current);
         let error = |error| RotationError::File(directory.to_owned(), error);
         let lock = File::open(directory).map_err(error)?;
-        lock.lock().map_err(error)?;
-        work(self)
+        let began = Instant::now();
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return work(self),
+                Err(TryLockError::Error(why)) => return Err(error(why)),
+                Err(TryLockError::WouldBlock) if began.elapsed() >= patience => {
+                    return Err(RotationError::Locked(directory.to_owned()));
+                }
+                Err(TryLockError::WouldBlock) => pause(),
+            }
+        }
     }
 
     fn ledger(&self) -> Result<Ledger, RotationError> {
@@ -384,6 +411,14 @@ fn warn_of_certificate(identity: &Identity) {
     }
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "only the command line has the patience, and no tunnel runs there"
+)]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(20));
+}
+
 /// A file that isn't there is as good as moved or removed.
 fn done_or_missing(result: io::Result<()>, path: &Path) -> Result<(), RotationError> {
     match result {
@@ -427,6 +462,9 @@ impl RotationError {
             Self::Key(error) => error.cure(),
             Self::NotRotating => "`ocpp-tunnel keys rotate` begins one".into(),
             Self::File(path, _) => format!("make {} writable for this user", directory_of(path).display()),
+            Self::Locked(_) => {
+                "end the process that has locked it (`lslocks` shows it), or wait for it".into()
+            }
         }
     }
 }
@@ -437,6 +475,7 @@ impl fmt::Display for RotationError {
             Self::Key(error) => error.fmt(f),
             Self::NotRotating => f.write_str("no rotation of the device key is under way"),
             Self::File(path, error) => write!(f, "can't use {}: {error}", path.display()),
+            Self::Locked(path) => write!(f, "{} is locked by another process", path.display()),
         }
     }
 }

@@ -187,7 +187,7 @@ impl fmt::Display for ForwardError {
         match self {
             Self::Remote(text) => write!(
                 f,
-                "{text:?} is neither \"[bind:]port\" nor \"unix:/path\" of at most {SOCKET_PATH_BYTES} bytes without \
+                "{text:?} is neither \"[bind:]port\" with a port up to 65535 nor \"unix:/path\" of at most {SOCKET_PATH_BYTES} bytes without \
                  \".\", \"..\", braces or white space"
             ),
             Self::Local(text) => write!(f, "{text:?} is not \"host:port\""),

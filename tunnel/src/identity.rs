@@ -77,7 +77,9 @@ impl Identity {
     #[must_use]
     pub fn public_line(&self) -> String {
         // Only a certificate or an unknown algorithm can't be written, and neither was read.
-        self.private.public_key().to_openssh().unwrap_or_default()
+        let line = self.private.public_key().to_openssh().unwrap_or_default();
+        // A comment is whoever's made the file: it must not steer a terminal, nor become a second line where this is appended.
+        line.chars().filter(|c| *c == ' ' || c.is_ascii_graphic()).collect()
     }
 
     /// The public half's fingerprint, as `SHA256:…`.
@@ -221,6 +223,10 @@ impl IdentityError {
                     _ => "run this as root, or as the user that the agent runs as".to_owned(),
                 }
             }
+            Self::Read(path, error) if error.kind() == ErrorKind::NotFound => format!(
+                "put {} back: a restart of the agent makes a new key, which the servers have to authorise",
+                path.display()
+            ),
             Self::Read(path, _) => format!("make {} readable for this user", path.display()),
             Self::Format(path, _) => format!(
                 "put a key without a passphrase there, in the format of OpenSSH, dropbear, PKCS#1, PKCS#8 or SEC1, or move {} \

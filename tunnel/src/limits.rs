@@ -36,6 +36,8 @@ pub const RSA_BITS: u32 = 2048;
 pub const LEDGER_SERVERS: usize = 256;
 /// Bytes of that file that are read: so many of the longest lines.
 pub const LEDGER_BYTES: u64 = 256 * 640;
+/// How long a command that rotates the device key waits for another process that does.
+pub const ROTATION_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Bytes of a message to the agent in memory: a certificate of a key file's size, twice, and what is signed besides.
 pub const AGENT_MESSAGE_BYTES: usize = 3 * 32 * 1024;

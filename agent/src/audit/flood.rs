@@ -7,11 +7,15 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::record::Kind;
-use crate::limits::{AUDIT_BURST, AUDIT_CONNECTION_BURST, AUDIT_REFILL, AUDIT_SUM_INTERVAL};
+use crate::limits::{
+    AUDIT_BURST, AUDIT_BURST_BYTES, AUDIT_CONNECTION_BURST, AUDIT_REFILL, AUDIT_SUM_INTERVAL,
+};
 
 /// The buckets and the sums. It decides without a clock of its own.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Flood {
+    /// Bytes that all files together may take: no kind may fill a large part of them at once.
+    most: u64,
     /// By kind, and whether it came to something.
     kinds: BTreeMap<(Kind, bool), Bucket>,
     sums_since: Option<Instant>,
@@ -33,6 +37,10 @@ pub(super) struct Sum {
 }
 
 impl Flood {
+    pub(super) fn new(most: u64) -> Self {
+        Self { most, kinds: BTreeMap::new(), sums_since: None }
+    }
+
     /// May this be a record of its own? Otherwise it is counted.
     pub(super) fn admit(
         &mut self,
@@ -41,7 +49,7 @@ impl Flood {
         (bytes_in, bytes_out): (u64, u64),
         now: Instant,
     ) -> bool {
-        let Some(burst) = burst(kind) else { return true };
+        let Some(burst) = burst(kind, self.most) else { return true };
         let full = Bucket { tokens: burst, refilled: now, sum: Sum::default() };
         let bucket = self.kinds.entry((kind, success)).or_insert(full);
         bucket.refill(burst, now);
@@ -80,12 +88,13 @@ impl Bucket {
 }
 
 /// So many at once; none for what nobody outside can cause at will.
-fn burst(kind: Kind) -> Option<u32> {
-    match kind {
-        Kind::AgentStarted | Kind::AgentStopped | Kind::RecordsLost | Kind::RecordsSummed => None,
-        Kind::ConnectionEnded => Some(AUDIT_CONNECTION_BURST),
-        _ => Some(AUDIT_BURST),
-    }
+fn burst(kind: Kind, most: u64) -> Option<u32> {
+    let wanted = match kind {
+        Kind::AgentStarted | Kind::AgentStopped | Kind::RecordsLost | Kind::RecordsSummed => return None,
+        Kind::ConnectionEnded => AUDIT_CONNECTION_BURST,
+        _ => AUDIT_BURST,
+    };
+    Some(u32::try_from(most / AUDIT_BURST_BYTES).map_or(wanted, |room| wanted.min(room)))
 }
 
 #[cfg(test)]
@@ -94,6 +103,7 @@ mod tests {
 
     use super::*;
 
+    const MOST: u64 = 1024 * 1024;
     const FLOOD: Kind = Kind::TunnelRefused;
 
     fn admitted(flood: &mut Flood, times: u32, now: Instant) -> u32 {
@@ -102,7 +112,7 @@ mod tests {
 
     #[test]
     fn a_flood_is_summed_up_and_nothing_else_suffers() {
-        let (mut flood, now) = (Flood::default(), Instant::now());
+        let (mut flood, now) = (Flood::new(MOST), Instant::now());
         assert_eq!(admitted(&mut flood, 1000, now), AUDIT_BURST);
         assert!(flood.admit(Kind::TunnelOpened, true, (0, 0), now), "another kind");
         assert!(flood.admit(FLOOD, true, (0, 0), now), "another end");
@@ -114,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_bucket_fills_slowly_and_never_above_its_burst() {
-        let (mut flood, start) = (Flood::default(), Instant::now());
+        let (mut flood, start) = (Flood::new(MOST), Instant::now());
         admitted(&mut flood, 1000, start);
         let moment = Duration::from_secs(1);
         assert_eq!(admitted(&mut flood, 5, start + AUDIT_REFILL - moment), 0);
@@ -124,8 +134,18 @@ mod tests {
     }
 
     #[test]
+    fn where_there_is_little_room_a_flood_gets_little_of_it() {
+        let now = Instant::now();
+        let connections = |most| {
+            let mut flood = Flood::new(most);
+            (0..5000).filter(|_| flood.admit(Kind::ConnectionEnded, true, (0, 0), now)).count()
+        };
+        assert_eq!([64 * 1024, MOST, 64 * MOST].map(connections), [40, 655, 1000]);
+    }
+
+    #[test]
     fn an_agents_start_is_always_told() {
-        let (mut flood, now) = (Flood::default(), Instant::now());
+        let (mut flood, now) = (Flood::new(MOST), Instant::now());
         assert!((0..10_000).all(|_| flood.admit(Kind::AgentStarted, true, (0, 0), now)));
     }
 }

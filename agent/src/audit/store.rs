@@ -19,6 +19,7 @@ use serde::Deserialize;
 use super::read::{file_name, next_line, parts};
 use super::record::{Kind, Outcome, Record, Source};
 use crate::limits::AUDIT_FILES;
+use crate::service::instance::open_lock_file;
 
 /// The files, and where we stand in them.
 #[derive(Debug)]
@@ -166,8 +167,7 @@ impl Store {
         if !self.directory.is_dir() {
             DirBuilder::new().recursive(true).mode(0o750).create(&self.directory)?;
         }
-        let path = self.directory.join("lock");
-        let lock = File::options().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        let lock = open_lock_file(&self.directory.join("lock"))?;
         lock.lock()?;
         Ok(lock)
     }
@@ -194,7 +194,7 @@ impl Store {
             return Err(error);
         }
         // It had a number.
-        self.last += 1;
+        self.last = self.last.saturating_add(1);
         let record = Record::new(Kind::RecordsLost, Source::Agent, Outcome::Failure)
             .number("lost", 1)
             .text("why", "the last line was torn");

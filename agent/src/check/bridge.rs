@@ -39,8 +39,18 @@ pub(super) async fn legs(
 ) {
     let mut is_unknown = false;
     for controller in live["controllers"].as_array().into_iter().flatten() {
-        report.step(Step::Ocpp, async { of_controller(bridge, controller) }).await;
-        match of_csms(controller) {
+        // Turned away because of the CSMS, the controller has done what it could.
+        match controller["last_error"].as_str().filter(|_| controller["controller"].is_null()) {
+            Some(_) => report.unknown(
+                Step::Ocpp,
+                format!(
+                    "the controller {} isn't connected, since its CSMS isn't",
+                    word(controller, "identity")
+                ),
+            ),
+            None => drop(report.step(Step::Ocpp, async { of_controller(bridge, controller) }).await),
+        }
+        match of_csms(controller, live) {
             Some(csms) => {
                 report.step(Step::Ocpp, async { csms }).await;
             }
@@ -108,13 +118,14 @@ fn of_controller(bridge: &Bridge, controller: &Value) -> Result<((), String), Pr
     Err(Problem::new(Exit::Error, text, cure))
 }
 
-fn of_csms(controller: &Value) -> Option<Result<((), String), Problem>> {
+fn of_csms(controller: &Value, live: &Value) -> Option<Result<((), String), Problem>> {
     let (identity, url) = (word(controller, "identity"), word(controller, "url"));
     if let Some(since) = controller["csms"]["since"].as_str() {
         return Some(Ok(((), format!("{url} is connected for {identity} since {since}"))));
     }
     let error = controller["last_error"].as_str()?;
-    let cure = "mend what it says; the controller, or the bridge in its place, tries again by itself";
+    let cure = live["cure"].as_str().unwrap_or("mend what it says");
+    let cure = format!("{cure}; the controller, or the bridge in its place, tries again by itself");
     Some(Err(Problem::new(Exit::Error, format!("{url} isn't connected for {identity}: {error}"), cure)))
 }
 

@@ -8,7 +8,7 @@ use reverse_tunnel::{Destination, Failure, FailureKind, Forward, Probe, Remote};
 
 use super::report::{Report, Step};
 use super::running::Running;
-use super::server::problem;
+use super::server::login_problem;
 use crate::config::Config;
 use crate::control::protocol::Problem;
 use crate::exit::Exit;
@@ -25,8 +25,7 @@ pub(super) async fn look(
     for slot in &config.slots {
         let remote = &slot.forward.remote;
         if let Some(id) = running.holder(destination, remote) {
-            let held =
-                async { Ok(((), format!("{remote} is held by our own tunnel {id}, which is running"))) };
+            let held = async { Ok(((), held_by(remote, &id))) };
             report.step(Step::Forward, held).await;
             continue;
         }
@@ -35,16 +34,29 @@ pub(super) async fn look(
             continue;
         }
         let asked = async {
-            let forward = probe
-                .listen(&slot.forward)
-                .await
-                .map_err(|failure| problem(&failure, destination.server()))?;
-            let text = format!("the server listens on {}, and was told to stop", forward.remote);
-            Ok((forward, text))
+            match probe.listen(&slot.forward).await {
+                Ok(forward) => {
+                    let text = format!("the server listens on {}, and was told to stop", forward.remote);
+                    Ok((Some(forward), text))
+                }
+                Err(failure) => {
+                    // The agent's own tunnel may have come up since the agent was asked.
+                    let is_refused = failure.kind == FailureKind::Forward;
+                    let holder =
+                        is_refused.then(|| Running::ask(config).holder(destination, remote)).flatten();
+                    holder
+                        .map(|id| (None, held_by(remote, &id)))
+                        .ok_or_else(|| login_problem(&failure, destination))
+                }
+            }
         };
-        listening.extend(report.step(Step::Forward, asked).await);
+        listening.extend(report.step(Step::Forward, asked).await.flatten());
     }
     listening
+}
+
+fn held_by(remote: &Remote, id: &str) -> String {
+    format!("{remote} is held by our own tunnel {id}, which is running")
 }
 
 /// What the name of the check's socket ends with.
@@ -63,7 +75,7 @@ async fn socket(
     })?;
     let tried = Forward { remote, local: forward.local.clone() };
     let shown = &tried.remote;
-    let lost = |failure: &Failure| problem(failure, destination.server());
+    let lost = |failure: &Failure| login_problem(failure, destination);
     let refused = |failure: Failure, cure: String| match failure.kind {
         FailureKind::Forward => Problem::new(Exit::Forward, failure.text, cure),
         _ => lost(&failure),

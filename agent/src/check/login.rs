@@ -2,7 +2,7 @@
 
 use reverse_tunnel::{Destination, Identity, Probe};
 
-use super::server::problem;
+use super::server::login_problem;
 use crate::control::protocol::Problem;
 
 pub(super) async fn look(
@@ -16,7 +16,7 @@ pub(super) async fn look(
         }
         Err(failure) => {
             probe.end().await;
-            Err(problem(&failure, destination.server()))
+            Err(login_problem(&failure, destination))
         }
     }
 }

@@ -32,19 +32,19 @@ use reverse_tunnel::Destination;
 
 use self::report::{Note, Report, Step};
 pub use self::running::Running;
-use crate::config::Config;
+use crate::config::{Config, Written};
 use crate::control::protocol::Problem;
 
 /// Looks at everything; the configuration could be read. `running` is what the agent told, `note` hears of each step.
 pub async fn look<'a>(
     path: &Path,
-    config: &Config,
+    (written, config): (&Written, &Config),
     running: &Running,
     destination: Option<&Destination>,
     note: &'a mut dyn FnMut(Note<'_>),
 ) -> Report<'a> {
     let mut report = Report::new(note);
-    configuration::look(&mut report, path).await;
+    configuration::look(&mut report, path, written).await;
     report.step(Step::Agent, running::look(running)).await;
     for remark in running::remarks(running, config) {
         report.unknown(Step::Agent, remark);

@@ -4,8 +4,11 @@ use reverse_tunnel::{Destination, Remote};
 use serde_json::Value;
 
 use crate::config::Config;
-use crate::control::protocol::Problem;
+use crate::control::client::{ClientError, ask};
+use crate::control::protocol::{Answer, Problem, Request};
+use crate::exit::Exit;
 use crate::last_configuration;
+use crate::service::instance::state_holder;
 
 /// The agent's status document, or that none runs.
 #[derive(Debug)]
@@ -51,6 +54,32 @@ pub(super) fn remarks(running: &Running, config: &Config) -> Vec<String> {
 }
 
 impl Running {
+    /// Asks the agent.
+    #[must_use]
+    pub fn ask(config: &Config) -> Self {
+        let socket = config.control_socket();
+        match ask(&socket, &Request::Status) {
+            Ok(Answer::Status(document)) => Self::Yes(document),
+            Ok(Answer::Error(problem)) => Self::Silent(problem),
+            Ok(_) => {
+                let text = format!("the agent at {} gives no status", socket.display());
+                Self::Silent(Problem::new(Exit::Error, text, "use the agent's own version of this program"))
+            }
+            Err(ClientError::NoAgent) => match state_holder(&config.state_dir) {
+                None => Self::No,
+                Some(pid) => {
+                    let pid = pid.map_or_else(String::new, |pid| format!(", process {pid},"));
+                    let (state_dir, socket) = (config.state_dir.display(), socket.display());
+                    let text =
+                        format!("an agent{pid} uses state_dir {state_dir}, and none answers at {socket}");
+                    let cure = "name that agent's configuration with --config; or wait half a minute, until it has taken its runtime_dir again";
+                    Self::Silent(Problem::new(Exit::NoAgent, text, cure))
+                }
+            },
+            Err(error) => Self::Silent(error.to_problem(&socket)),
+        }
+    }
+
     /// The tunnel that makes this server listen there at this moment.
     pub(super) fn holder(&self, destination: &Destination, remote: &Remote) -> Option<String> {
         let Self::Yes(document) = self else { return None };

@@ -76,11 +76,17 @@ async fn steps(
     stopped
 }
 
+/// What failed at the login or later, with the cure.
+pub(super) fn login_problem(failure: &Failure, destination: &Destination) -> Problem {
+    let cure = advice::for_failure(failure.kind, destination);
+    Problem::new(Exit::for_failure(failure.kind), failure.text.clone(), cure)
+}
+
 /// What failed on the way to a server, with the cure.
 pub(super) fn problem(failure: &Failure, server: &Server) -> Problem {
     Problem::new(
         Exit::for_failure(failure.kind),
         failure.text.clone(),
-        advice::for_failure(failure.kind, server),
+        advice::for_server(failure.kind, server),
     )
 }

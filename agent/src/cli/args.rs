@@ -177,6 +177,9 @@ pub(super) enum Keys {
         /// Change over now, also where a server still needs the old key
         #[arg(long, conflicts_with = "abort")]
         finish: bool,
+        /// Don't ask before a server is left that still needs the old key
+        #[arg(short, long, requires = "finish")]
+        yes: bool,
         /// Print the line in the form that dropbear's server understands
         #[arg(long, conflicts_with_all = ["abort", "finish"])]
         dropbear: bool,

@@ -10,7 +10,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
 use super::args::Audit;
-use super::words::{remark, say_or_end};
+use super::words::{pause, remark, say_or_end};
 use super::{leave_root, load};
 use crate::audit::{self, Lines};
 use crate::control::protocol::Problem;
@@ -58,7 +58,8 @@ pub(super) fn main(path: &Path, arguments: Audit) -> Result<Exit, Problem> {
         match lines.read().map_err(problem)? {
             Some(line) if !shower.take(&line) => return Ok(Exit::Ok),
             Some(_) => {}
-            None => pause(),
+            None if !pause(POLL) => return Ok(Exit::Ok),
+            None => {}
         }
     }
 }
@@ -225,11 +226,6 @@ impl<'de> Visitor<'de> for RecordVisitor {
         }
         Ok(Record(members))
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "no tunnel runs in this process")]
-fn pause() {
-    std::thread::sleep(POLL);
 }
 
 #[cfg(test)]

@@ -5,14 +5,13 @@ use std::path::Path;
 
 use super::args::Check;
 use super::progress::Progress;
-use super::words::{colours, remark, say, show};
-use super::{block_on, leave_root, load};
+use super::words::{colours, remark, say_json, show};
+use super::{block_on, leave_root};
 use crate::audit::{self, Kind, Outcome, Record, Source};
 use crate::check::report::{Line, Note, Report, Step, Verdict};
 use crate::check::{self, Running};
-use crate::config::Config;
-use crate::control::client::{ClientError, ask};
-use crate::control::protocol::{Answer, Problem, Request};
+use crate::config::{Config, Written};
+use crate::control::protocol::Problem;
 use crate::exit::Exit;
 
 pub(super) fn main(path: &Path, arguments: Check) -> Result<Exit, Problem> {
@@ -33,8 +32,9 @@ pub(super) fn main(path: &Path, arguments: Check) -> Result<Exit, Problem> {
             }
         }
     };
-    let config = match load(path) {
-        Ok(config) => config,
+    let read = Written::read(path).and_then(|written| Ok((written.load()?, written)));
+    let (config, written) = match read.map_err(|error| error.problem()) {
+        Ok(read) => read,
         Err(problem) => {
             return block_on(async {
                 let report = check::unreadable(problem, &mut note).await;
@@ -44,29 +44,18 @@ pub(super) fn main(path: &Path, arguments: Check) -> Result<Exit, Problem> {
     };
     leave_root(&config)?;
     let destination = arguments.destination.or_else(|| config.policy.only_destination());
-    let running = running(&config);
+    let running = Running::ask(&config);
     block_on(async {
-        let report = check::look(path, &config, &running, destination.as_ref(), &mut note).await;
+        let report = check::look(path, (&written, &config), &running, destination.as_ref(), &mut note).await;
         let server = destination.map(|destination| destination.to_string());
         write_down(&config, &report, server.as_deref());
         Ok(tell(&report, server.as_deref(), json))
     })
 }
 
-fn running(config: &Config) -> Running {
-    let socket = config.control_socket();
-    match ask(&socket, &Request::Status) {
-        Ok(Answer::Status(document)) => Running::Yes(document),
-        Ok(Answer::Error(problem)) => Running::Silent(problem),
-        Ok(other) => Running::Silent(super::words::unexpected(&other)),
-        Err(ClientError::NoAgent) => Running::No,
-        Err(error) => Running::Silent(error.to_problem(&socket)),
-    }
-}
-
 fn tell(report: &Report<'_>, server: Option<&str>, json: bool) -> Exit {
     if json {
-        say(&format!("{:#}", report.document(server)));
+        say_json(&report.document(server));
     }
     report.exit()
 }

@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::control::client::{ClientError, ask};
 use crate::control::protocol::{Answer, Problem, Request, closable};
 use crate::exit::Exit;
+use crate::journal::escape;
 use crate::supervisor::TunnelId;
 
 pub(super) fn main(path: &Path, close: &Close) -> Result<Exit, Problem> {
@@ -26,7 +27,7 @@ pub(super) fn main(path: &Path, close: &Close) -> Result<Exit, Problem> {
     let answer = ask(&socket, &Request::Close { id: close.id.clone(), login }).map_err(problem)?;
     let answer = match answer {
         Answer::Carries(id) => {
-            confirm(&id, close)?;
+            confirm(&escape(&id), close)?;
             ask(&socket, &Request::Close { id: close.id.clone(), login: None }).map_err(problem)?
         }
         answer => answer,
@@ -38,7 +39,7 @@ pub(super) fn main(path: &Path, close: &Close) -> Result<Exit, Problem> {
         },
         Answer::Closed(closed) => {
             for id in closed {
-                say(&format!("tunnel {id} closed"));
+                say(&format!("tunnel {} closed", escape(&id)));
             }
         }
         Answer::Error(problem) => return Err(problem),

@@ -9,10 +9,11 @@ use super::status;
 use super::words::{say, show, unexpected};
 use super::{leave_root, load, no_answer};
 use crate::check::configuration::examine;
-use crate::config::Config;
+use crate::config::{Config, Written};
 use crate::control::client::ask;
 use crate::control::protocol::{Answer, Problem, Request};
 use crate::exit::Exit;
+use crate::journal::escape;
 use crate::reload::Reloaded;
 
 pub(super) fn main(path: &Path, command: ConfigCommand) -> Result<Exit, Problem> {
@@ -20,12 +21,13 @@ pub(super) fn main(path: &Path, command: ConfigCommand) -> Result<Exit, Problem>
         ConfigCommand::Reload => reload(path)?,
         ConfigCommand::Show => say(load(path)?.to_toml().trim_end()),
         ConfigCommand::Check => {
-            // The agent reads what it names as the owner of state_dir, so that root's being able to says nothing. A file
-            // with a mistake is told of below.
-            if let Ok(config) = Config::load(path) {
+            // The agent reads what they name as the owner of state_dir, so that root's being able to says nothing. A mistake
+            // is told of below.
+            let written = Written::read(path).map_err(|error| error.problem())?;
+            if let Ok(config) = written.load() {
                 leave_root(&config)?;
             }
-            let (files, remarks) = examine(path)?;
+            let (files, remarks) = examine(path, &written)?;
             for file in files {
                 show(&format!("{}: ok", file.display()));
             }
@@ -56,7 +58,7 @@ fn reload(path: &Path) -> Result<(), Problem> {
         (restart, "waits for a restart"),
     ] {
         for key in keys {
-            show(&format!("{key}: {what}"));
+            show(&format!("{}: {what}", escape(&key)));
         }
     }
     Ok(())

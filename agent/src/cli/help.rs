@@ -113,7 +113,7 @@ Examples:
 
 pub(super) const OPEN: &str = "\
 Without --script or --forward it is script 1. Without a running agent this process keeps the tunnel itself until Ctrl-C, \
-or in the background with --background; status and close work all the same.
+whatever --wait says, or in the background with --background; status and close work all the same.
 
 The line of `keys show --authorized-keys` lets the key listen on the scripts' ports alone: for the port of a --forward, add a \
 permitlisten to it on the server.

@@ -1,5 +1,6 @@
 //! `ocpp-tunnel logs`: the log that the agent keeps in memory.
 
+use std::io;
 use std::path::Path;
 
 use super::args::Logs;
@@ -18,6 +19,9 @@ pub(super) fn main(path: &Path, Logs { follow, lines }: Logs) -> Result<Exit, Pr
     let mut answers = Answers::to(&socket, &Request::Logs { follow, lines }).map_err(problem)?;
     let patience = (!follow).then_some(CONTROL_ANSWER_TIMEOUT);
     loop {
+        if follow && !answers.wait(&io::stdout()) {
+            return Ok(Exit::Ok);
+        }
         match answers.next(patience).map_err(problem)? {
             Answer::Log { missed, text } => {
                 if missed > 0 {

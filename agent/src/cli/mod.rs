@@ -34,11 +34,12 @@ use crate::control::client::ClientError;
 use crate::control::protocol::Problem;
 use crate::exit::Exit;
 use crate::limits::{BLOCKING_THREADS, IDLE_THREAD};
-use crate::service::privileges;
+use crate::service::{privileges, sandbox};
 
 /// Does what this process was called for.
 #[must_use]
 pub fn main() -> Exit {
+    sandbox::keep_secrets();
     let mut arguments = std::env::args_os();
     if let Some(script) = arguments.next().as_deref().and_then(shim::script_of) {
         return shim::main(script, &arguments.collect::<Vec<OsString>>());
@@ -69,16 +70,17 @@ pub fn definition() -> clap::Command {
     Arguments::command()
 }
 
-const OTHER_FILE: &str = "name another one with --config FILE";
-
 /// Loads the configuration.
 fn load(path: &Path) -> Result<Config, Problem> {
-    Config::load(path).map_err(|error| problem_of(&error, OTHER_FILE))
+    Config::load(path).map_err(|error| error.problem())
 }
 
 /// A mistake in the configuration; `other_file` is how this command is told of another file.
 fn problem_of(error: &ConfigError, other_file: &str) -> Problem {
-    Problem::new(Exit::Config, error.to_string(), if error.is_missing() { other_file } else { "" })
+    match error.is_missing() {
+        true => Problem::new(Exit::Config, error.to_string(), other_file),
+        false => error.problem(),
+    }
 }
 
 /// Why nobody answers on the control socket. A mistake in the configuration may be why the agent isn't found there, and then says more.

@@ -165,15 +165,22 @@ fn open_request(open: &Open) -> OpenRequest {
 async fn follow(agent: &mut Agent, id: TunnelId) -> Exit {
     let mut views = agent.supervisor().views();
     let mut told = String::new();
-    let mut ended = None;
+    let (mut ended, mut was_up) = (None, false);
     loop {
         let all = views.borrow_and_update().clone();
-        if let Some((state, text)) = all.iter().find(|view| view.id == id).and_then(progress) {
+        let view = all.iter().find(|view| view.id == id);
+        was_up |= view.is_some_and(View::is_up);
+        if let Some((view, (state, text))) = view.and_then(|view| Some((view, progress(view)?))) {
             if told != text {
                 show(&text);
                 told = text;
             }
+            // Whoever gave up on one that never came up is told so.
+            let failed =
+                view.status.as_ref().and_then(|status| status.last_error.as_ref()).filter(|_| !was_up);
+            let failed = failed.map(|error| Exit::for_failure(error.kind));
             ended = state.reason().map(Exit::for_reason);
+            ended = ended.map(|exit| failed.filter(|_| exit == Exit::Ok).unwrap_or(exit));
         }
         // Others may have been opened through our socket meanwhile; they are ours to keep.
         if let Some(exit) = ended.filter(|_| all.iter().all(|view| view.wanted.is_none())) {
@@ -200,9 +207,15 @@ fn progress(view: &View) -> Option<(State, String)> {
         State::Backoff => {
             let error = status.last_error.as_ref()?;
             let wait = status.retry_at?.saturating_duration_since(status.since).as_secs().max(1);
-            let cure = advice::for_failure(error.kind, status.destination.server());
+            let cure = advice::for_failure(error.kind, &status.destination);
             let state = format!("down: {error}\n  next try in {wait} s\n  try: {cure}");
             opened(&id, &server, &state, &[])
+        }
+        // It is asked to listen again and again, in this state.
+        State::Forwarding => {
+            let error = status.last_error.as_ref()?;
+            let cure = advice::for_failure(error.kind, &status.destination);
+            opened(&id, &server, &format!("not up yet: {error}\n  it keeps trying\n  try: {cure}"), &[])
         }
         State::Closed(reason) => match (advice::fatal(status), advice::for_end(status)) {
             (Some(error), Some(cure)) => {

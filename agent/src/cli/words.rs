@@ -2,6 +2,10 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde_json::Value;
 
 use super::layout::{for_stream, obeys};
 use crate::control::protocol::{Answer, Problem};
@@ -24,6 +28,27 @@ pub(super) fn say(text: &str) {
     say_or_end(text);
 }
 
+/// A document, on stdout.
+pub(super) fn say_json(document: &Value) {
+    say(&ascii(&format!("{document:#}")));
+}
+
+/// JSON with whatever isn't ASCII as `\uXXXX`: what a peer said is in it, and some terminals obey control characters above ASCII, too.
+pub(super) fn ascii(json: &str) -> String {
+    let mut ascii = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            // Outside of strings there is none of these.
+            '\u{7f}'.. => {
+                let mut units = [0; 2];
+                ascii.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
+            }
+            _ => ascii.push(c),
+        }
+    }
+    ascii
+}
+
 /// Words for people, on stdout.
 pub(super) fn show(text: &str) {
     say(&for_stream(text, &io::stdout()));
@@ -39,6 +64,17 @@ pub(super) fn say_or_end(text: &str) -> bool {
         let _ = LOST.set(error.to_string());
     }
     said.is_ok()
+}
+
+/// Waits a while for nothing but the end of whoever reads stdout; false then.
+pub(super) fn pause(while_read: Duration) -> bool {
+    let stdout = io::stdout();
+    let mut output = [PollFd::new(&stdout, PollFlags::empty())];
+    let time = Timespec::try_from(while_read).unwrap_or_default();
+    // A signal makes it shorter.
+    let _ = poll(&mut output, Some(&time));
+    let [output] = output;
+    !output.revents().intersects(PollFlags::ERR | PollFlags::HUP)
 }
 
 /// Why something that was to be on stdout isn't: a file on a full disk, say.
@@ -83,4 +119,17 @@ pub(super) fn opened(id: &str, server: &str, state: &str, forwards: &[String]) -
 /// Escapes line by line, so that the lines themselves stay.
 pub(super) fn journal_lines(text: &str) -> String {
     text.lines().map(journal::escape).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_in_ascii_is_the_same_json() {
+        let document = serde_json::json!({"a\u{9b}": "x\u{7f} \u{202e}ö 😀 \u{1b}", "n": [1, null]});
+        let text = ascii(&document.to_string());
+        assert!(text.chars().all(|c| c == ' ' || c.is_ascii_graphic()), "{text}");
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), document);
+    }
 }

@@ -12,16 +12,36 @@ use super::Config;
 use super::error::{ConfigError, Invalid};
 use super::file::File;
 use super::sources::Sources;
+use crate::service::privileges::cure_of_writing;
 
-impl Config {
-    /// Loads a configuration as [`Self::load`] does, and finds out whether what it names can be written.
+/// The configuration's files as they were read: by root, perhaps, who may read more than the agent.
+#[derive(Debug)]
+pub struct Written(Sources);
+
+impl Written {
+    /// Reads them, whatever is in them.
     ///
     /// # Errors
-    /// Those of [`Self::load`]; a directory or file that can't be used.
-    pub fn check(path: &Path) -> Result<Self, ConfigError> {
-        let sources = Sources::read(path)?;
-        let config = Self::from_sources(&sources)?;
-        writable_paths(&config.shown).map_err(|invalid| sources.error(invalid))?;
+    /// One can't be read.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        Sources::read(path).map(Self)
+    }
+
+    /// What they say.
+    ///
+    /// # Errors
+    /// They have a mistake.
+    pub fn load(&self) -> Result<Config, ConfigError> {
+        Config::from_sources(&self.0)
+    }
+
+    /// The same, and finds out whether what they name can be written.
+    ///
+    /// # Errors
+    /// They have a mistake; a directory or file can't be used.
+    pub fn check(&self) -> Result<Config, ConfigError> {
+        let config = self.load()?;
+        writable_paths(&config.shown).map_err(|invalid| self.0.error(invalid))?;
         Ok(config)
     }
 }
@@ -63,9 +83,10 @@ fn directory(name: &str, path: &Spanned<PathBuf>) -> Result<(), Invalid> {
         }
         return match may_write(existing, &metadata) {
             Ok(()) => Ok(()),
-            Err(error) if itself => invalid(format!(
-                "can't be written: {error}; run as root or as its owner, or mend its permissions"
-            )),
+            Err(error) if itself => {
+                let cure = cure_of_writing(existing, metadata.uid());
+                invalid(format!("can't be written: {error}; {cure}"))
+            }
             Err(error) => invalid(format!(
                 "doesn't exist, and can't be made in {}: {error}; make it, for the user that runs the agent",
                 existing.display()

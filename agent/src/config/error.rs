@@ -9,6 +9,8 @@ use reverse_tunnel::open_file;
 use strsim::osa_distance;
 use toml::Spanned;
 
+use crate::control::protocol::Problem;
+use crate::exit::Exit;
 use crate::limits::CONFIG_BYTES;
 
 /// What is wrong with a configuration file, and where.
@@ -19,6 +21,8 @@ pub struct ConfigError {
     place: Option<(usize, usize)>,
     text: String,
     missing: bool,
+    /// The parser's words have none.
+    has_cure: bool,
 }
 
 impl ConfigError {
@@ -28,9 +32,24 @@ impl ConfigError {
         self.missing
     }
 
+    /// As a command tells it: what is wrong, and what to do about it, which stands behind the last semicolon.
+    #[must_use]
+    pub fn problem(&self) -> Problem {
+        let text = self.to_string();
+        match text.rsplit_once("; ") {
+            _ if self.missing => Problem::new(Exit::Config, text, "name another one with --config FILE"),
+            Some((text, cure)) if self.has_cure => Problem::new(Exit::Config, text, cure),
+            _ => Problem::new(
+                Exit::Config,
+                text,
+                "mend that line; `ocpp-tunnel config check` looks at it again",
+            ),
+        }
+    }
+
     /// Something about a file or directory as a whole.
     pub(super) fn of_file(path: &Path, text: impl Into<String>) -> Self {
-        Self { path: path.to_owned(), place: None, text: text.into(), missing: false }
+        Self { path: path.to_owned(), place: None, text: text.into(), missing: false, has_cure: true }
     }
 }
 
@@ -38,11 +57,12 @@ impl ConfigError {
 pub(super) struct Invalid {
     span: Option<Range<usize>>,
     text: String,
+    has_cure: bool,
 }
 
 impl Invalid {
     pub(super) fn at(span: Option<Range<usize>>, text: impl Into<String>) -> Self {
-        Self { span, text: text.into() }
+        Self { span, text: text.into(), has_cure: true }
     }
 
     pub(super) fn value<T>(value: &Spanned<T>, text: impl Into<String>) -> Self {
@@ -61,7 +81,13 @@ impl Invalid {
     }
 
     pub(super) fn in_file(self, path: &Path, place: (usize, usize)) -> ConfigError {
-        ConfigError { path: path.to_owned(), place: Some(place), text: self.text, missing: false }
+        ConfigError {
+            path: path.to_owned(),
+            place: Some(place),
+            text: self.text,
+            missing: false,
+            has_cure: self.has_cure,
+        }
     }
 }
 
@@ -106,8 +132,10 @@ pub(super) fn read(path: &Path, most: u64) -> Result<String, ConfigError> {
 /// What the parser says, in words that help. `written` is the file from there on.
 pub(super) fn from_parser(error: &toml::de::Error, written: &str) -> Invalid {
     let message = error.message().trim().replace('\n', " ");
-    let text = unknown_key(&message).or_else(|| wrong_type(&message, written)).unwrap_or(message);
-    Invalid::at(error.span(), text)
+    match unknown_key(&message).or_else(|| wrong_type(&message, written)) {
+        Some(text) => Invalid::at(error.span(), text),
+        None => Invalid { has_cure: false, ..Invalid::at(error.span(), message) },
+    }
 }
 
 /// Sections and keys that the design has, and this version hasn't.

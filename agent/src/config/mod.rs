@@ -15,16 +15,20 @@ mod sources;
 mod uploads;
 mod value;
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ocpp_bridge::Url;
 use reverse_tunnel::limits::LEAST_BUFFER_BYTES;
 use reverse_tunnel::{Forward, HostKeyPolicy, KnownHost, Tuning};
 use tracing::level_filters::LevelFilter;
 
 pub use self::bridge::Bridge;
 pub use self::changes::{Effect, effect_of};
+pub use self::check::Written;
 pub use self::error::ConfigError;
 use self::error::Invalid;
 use self::file::File;
@@ -216,6 +220,22 @@ impl Config {
                  passwords cross the site's network in the clear",
                 bridge.listen
             ));
+        }
+        let appended = |ocpp: &Arc<Ocpp>| {
+            let ends =
+                |url: &&Url| url.to_string().trim_end_matches('/').ends_with(&format!("/{}", ocpp.identity));
+            ocpp.urls
+                .iter()
+                .find(ends)
+                .map(|url| format!("{url} ends with ocpp.identity, which is appended to it once more"))
+        };
+        remarks.extend(self.ocpp.as_ref().and_then(appended));
+        let passwords = self.ocpp.iter().flat_map(|ocpp| {
+            let bridge = ocpp.bridge.as_ref().and_then(|bridge| bridge.authorization_key_file.as_ref());
+            ocpp.authorization_key_file.iter().chain(bridge)
+        });
+        for file in passwords.filter(|file| fs::metadata(file).is_ok_and(|file| file.mode() & 0o004 != 0)) {
+            remarks.push(format!("every user may read the password in {0}: chmod o-r {0}", file.display()));
         }
         if self.policy.allow_uploads.iter().any(|pattern| pattern.scheme() == Scheme::Http) {
             remarks.push("policy.allow_uploads has http://: logs go there in the clear".into());

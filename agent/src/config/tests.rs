@@ -294,7 +294,10 @@ fn checked(source: &[u8]) -> Result<(), String> {
     let path = directory.path().join("c.toml");
     fs::write(&path, source).unwrap();
     let directory = format!("{}/", directory.path().display());
-    Config::check(&path).map(drop).map_err(|error| error.to_string().replacen(&directory, "", 1))
+    Written::read(&path)
+        .and_then(|written| written.check())
+        .map(drop)
+        .map_err(|error| error.to_string().replacen(&directory, "", 1))
 }
 
 #[test]

@@ -1,9 +1,12 @@
 //! The command line's end of the control socket.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
 
 use super::protocol::{Answer, Problem, Request};
 use crate::exit::Exit;
@@ -63,6 +66,20 @@ impl Answers {
         });
         sent.map_err(|error| ClientError::of(&error))?;
         Ok(Self(BufReader::new(stream)))
+    }
+
+    /// Waits until there is another answer, or whoever reads this output has gone; false then.
+    #[must_use]
+    pub fn wait(&self, output: &impl AsFd) -> bool {
+        if !self.0.buffer().is_empty() {
+            return true;
+        }
+        // What is asked for of the output is nothing: that its reader has gone is told all the same.
+        let mut both =
+            [PollFd::new(self.0.get_ref(), PollFlags::IN), PollFd::new(output, PollFlags::empty())];
+        let _ = poll(&mut both, None);
+        let [_, output] = both;
+        !output.revents().intersects(PollFlags::ERR | PollFlags::HUP)
     }
 
     /// Waits for the next answer, for ever if there is no `patience`.

@@ -143,7 +143,7 @@ impl Observed {
         json!({
             "mode": self.mode,
             "state": status.state.to_string(),
-            "url": status.url,
+            "url": Some(&status.url).filter(|url| !url.is_empty()),
             "profile": status.profile,
             "since": clock::rfc3339(clock::wall(status.since)),
             "last_error": status.last_error,

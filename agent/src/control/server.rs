@@ -4,10 +4,10 @@ use std::io;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reverse_tunnel::forward::check_distinct;
-use reverse_tunnel::{Forward, Reason};
+use reverse_tunnel::{Forward, Reason, State};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
@@ -147,9 +147,10 @@ impl Client {
         Ok(match request {
             Request::Status => Answer::Status(self.observed.document()),
             Request::Open { destination, script, forwards, lifetime, wait } => {
+                let asked = Instant::now();
                 let result = self.open(destination, script, &forwards, lifetime, source).await;
                 match result {
-                    Ok(id) if wait => self.wait_until_up(id).await,
+                    Ok(id) if wait => self.wait_until_up(id, asked).await,
                     Ok(id) => self.opened(id),
                     Err(problem) => Answer::Error(problem),
                 }
@@ -231,10 +232,10 @@ impl Client {
         self.supervisor.open(request).await.map_err(|refusal| problem_of(&refusal))
     }
 
-    /// Waits until the tunnel is up, has failed once, or has taken too long. It goes on by itself either way.
-    async fn wait_until_up(&self, id: TunnelId) -> Answer {
+    /// Waits until the tunnel is up, has failed once since it was asked for, or has taken too long. It goes on by itself either way.
+    async fn wait_until_up(&self, id: TunnelId, asked: Instant) -> Answer {
         let mut views = self.supervisor.views();
-        let settled = views.wait_for(|views| find(views, id).is_none_or(is_settled));
+        let settled = views.wait_for(|views| find(views, id).is_none_or(|view| is_settled(view, asked)));
         let timed_out = timeout(OPEN_WAIT, settled).await.is_err();
         let view = find(&self.supervisor.views().borrow(), id).cloned();
         let Some(status) = view.as_ref().and_then(|view| view.status.as_ref()) else {
@@ -248,7 +249,7 @@ impl Client {
             let exit = state.reason().map_or(Exit::for_failure(error.kind), Exit::for_reason);
             let goes_on = if state.reason().is_none() { "; it keeps trying" } else { "" };
             let text = format!("tunnel {id} is not up: {error}{goes_on}");
-            let cure = advice::for_failure(error.kind, status.destination.server());
+            let cure = advice::for_failure(error.kind, &status.destination);
             return Answer::Error(Problem::new(exit, text, cure));
         }
         if timed_out {
@@ -321,12 +322,15 @@ fn is_closed(view: &View) -> bool {
     view.status.as_ref().is_none_or(|status| status.state.reason().is_some())
 }
 
-/// Up, ended, or with something to tell about why not.
-fn is_settled(view: &View) -> bool {
+/// Up, ended, or with something to tell about why not. What failed before it was asked for again is over: the request has begun
+/// another attempt. Only a server that is asked to listen is asked again and again without one.
+fn is_settled(view: &View, asked: Instant) -> bool {
     view.status.as_ref().is_some_and(|status| {
         view.is_up()
             || status.state.reason().is_some()
-            || (status.last_error.is_some() && status.retry_at.is_some())
+            || (status.last_error.is_some()
+                && status.retry_at.is_some()
+                && (status.since >= asked || status.state == State::Forwarding))
     })
 }
 

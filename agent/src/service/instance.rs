@@ -1,13 +1,15 @@
 //! One agent at a time: a lock on a file in `runtime_dir`, and one on a file in `state_dir`. Both die with their process.
 
 use std::fmt;
-use std::fs::{self, DirBuilder, File, Metadata};
+use std::fs::{self, DirBuilder, File, Metadata, Permissions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use reverse_tunnel::open_file;
+use rustix::fs::OFlags;
 
 use crate::control::server::give_to_group;
 use crate::limits::LOCK_ATTEMPTS;
@@ -48,7 +50,12 @@ pub enum InstanceError {
         pid: Option<u32>,
     },
     /// Another one uses this `state_dir`, in a `runtime_dir` of its own.
-    State(PathBuf),
+    State {
+        /// The directory.
+        state_dir: PathBuf,
+        /// Its process id, if it could be read.
+        pid: Option<u32>,
+    },
     /// The directory or the lock can't be made.
     Directory(PathBuf, io::Error),
 }
@@ -80,8 +87,7 @@ impl Instance {
         let path = runtime_dir.join(LOCK);
         let error = |error| InstanceError::Directory(runtime_dir.to_owned(), error);
         make_runtime_directory(runtime_dir).map_err(error)?;
-        let file =
-            File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(error)?;
+        let file = open_lock_file(&path).map_err(error)?;
         let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => lock,
             Err((mut file, Errno::EWOULDBLOCK)) => {
@@ -103,14 +109,47 @@ impl StateLock {
     pub fn take(state_dir: &Path) -> Result<Self, InstanceError> {
         // Not the directory itself: that one is locked while a key changes, by the command line as well.
         let path = state_dir.join(LOCK);
-        let file = File::options().write(true).create(true).truncate(false).open(&path);
-        // Where nothing can be written there is nothing to keep apart.
-        let Ok(file) = file else { return Ok(Self { _lock: None }) };
+        let made = open_lock_file(&path).map(drop);
+        // Held open for reading only: for writing it would keep the file system from being remounted read-only.
+        let file = match made
+            .or_else(|error| open_file(&path).map(drop).map_err(|_| error))
+            .and_then(|()| open_file(&path))
+        {
+            Ok(file) => file,
+            // Where nothing can be written there is nothing to keep apart.
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                return Ok(Self { _lock: None });
+            }
+            Err(error) => {
+                let file = path.display();
+                tracing::warn!(%file, %error, cure = format!("remove {file}"), "state-dir-not-locked");
+                return Ok(Self { _lock: None });
+            }
+        };
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Self { _lock: Some(lock) }),
-            Err((_, Errno::EWOULDBLOCK)) => Err(InstanceError::State(state_dir.to_owned())),
+            Ok(lock) => {
+                // For who is told of it; it needn't be there.
+                let told = open_lock_file(&path).and_then(|mut file| {
+                    file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()))
+                });
+                drop(told);
+                Ok(Self { _lock: Some(lock) })
+            }
+            Err((mut file, Errno::EWOULDBLOCK)) => {
+                Err(InstanceError::State { state_dir: state_dir.to_owned(), pid: read_pid(&mut file) })
+            }
             Err(_) => Ok(Self { _lock: None }),
         }
+    }
+}
+
+/// The process id of the agent that uses this `state_dir`, if one does; none if it couldn't be read.
+#[must_use]
+pub fn state_holder(state_dir: &Path) -> Option<Option<u32>> {
+    let file = open_file(&state_dir.join(LOCK)).ok()?;
+    match Flock::lock(file, FlockArg::LockSharedNonblock) {
+        Err((mut file, Errno::EWOULDBLOCK)) => Some(read_pid(&mut file)),
+        _ => None,
     }
 }
 
@@ -140,6 +179,27 @@ impl Made {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// Opens a file that is only there to be locked, and makes it where there is none. Nobody else may lock it, which takes no more than
+/// reading it; and what isn't a file is none, lest a pipe keep us waiting for ever.
+///
+/// # Errors
+/// It can't be opened or made, or is no file.
+pub fn open_lock_file(path: &Path) -> io::Result<File> {
+    let flags = (OFlags::NONBLOCK | OFlags::NOFOLLOW).bits().cast_signed();
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags);
+    let file = options.open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file"));
+    }
+    if metadata.mode() & 0o077 != 0 {
+        // An earlier version's. Another user's stays as it is.
+        let _ = file.set_permissions(Permissions::from_mode(0o600));
+    }
+    Ok(file)
 }
 
 fn read_pid(file: &mut File) -> Option<u32> {
@@ -179,11 +239,12 @@ impl fmt::Display for InstanceError {
                 write!(f, "an agent is running already, with process id {pid}")
             }
             Self::Running { pid: None } => f.write_str("an agent is running already"),
-            Self::State(path) => {
-                let path = path.display();
+            Self::State { state_dir, pid } => {
+                let pid = pid.map_or_else(String::new, |pid| format!(", process {pid},"));
+                let state_dir = state_dir.display();
                 write!(
                     f,
-                    "another agent uses state_dir {path}; it has another runtime_dir, or this one was taken from it"
+                    "another agent{pid} uses state_dir {state_dir}; it has another runtime_dir, or this one was taken from it"
                 )
             }
             Self::Directory(path, error) => {
@@ -240,11 +301,35 @@ mod tests {
     }
 
     #[test]
+    fn only_a_file_is_locked_and_nothing_is_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        fs::write(at("ours"), "7").unwrap();
+        fs::set_permissions(at("ours"), Permissions::from_mode(0o644)).unwrap();
+        let mode = open_lock_file(&at("ours")).unwrap().metadata().unwrap().mode();
+        assert_eq!(mode & 0o777, 0o600, "an earlier version's");
+        std::os::unix::fs::symlink("ours", at("link")).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
+        for name in ["link", "pipe"] {
+            assert!(open_lock_file(&at(name)).is_err(), "{name}");
+        }
+        // Another user's is locked all the same.
+        let first = StateLock::take(directory.path()).unwrap();
+        assert!(first._lock.is_some() && state_holder(directory.path()) == Some(Some(std::process::id())));
+        drop(first);
+        assert_eq!(state_holder(directory.path()), None);
+    }
+
+    #[test]
     fn a_state_directory_has_one_agent() {
         let directory = tempfile::tempdir().unwrap();
         let first = StateLock::take(directory.path()).unwrap();
         let error = StateLock::take(directory.path()).unwrap_err();
-        assert!(matches!(&error, InstanceError::State(path) if path == directory.path()), "{error}");
+        let own = std::process::id();
+        assert!(
+            matches!(&error, InstanceError::State { state_dir, pid: Some(pid) } if state_dir == directory.path() && *pid == own),
+            "{error}"
+        );
         drop(first);
         StateLock::take(directory.path()).unwrap();
     }

@@ -91,9 +91,12 @@ impl Place {
         Ok(())
     }
 
-    /// Leaves it to the next agent. What another one has put there stays.
-    pub fn leave(self) {
+    /// Answers nobody any more; the next agent may take the place when what this gives is dropped. What another one has put there
+    /// stays.
+    #[must_use]
+    pub fn leave(self) -> Instance {
         self.socket.remove();
         self.control.abort();
+        self.instance
     }
 }

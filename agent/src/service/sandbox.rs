@@ -1,5 +1,6 @@
 //! What this process gives up when it becomes an agent: the right to gain privileges, and by landlock (landlock(7)) the
-//! right to change files anywhere but in `state_dir` and `runtime_dir`, to run programs, and to signal other processes.
+//! right to change files anywhere but in `state_dir` and `runtime_dir`, to run programs, and to signal other processes. And what
+//! every command of ours gives up: that anybody sees its memory.
 //!
 //! Reading stays as it is: name resolution, certificates and a reload need files that nobody can list beforehand. So do
 //! connections: a site's targets can be anything. A kernel without landlock, or with an old one, is no error; what is in force
@@ -11,7 +12,9 @@ use landlock::{
     ABI, AccessFs, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError,
     RulesetStatus, Scope,
 };
+use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{AccessFlags, access};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use super::instance::{make_directory, make_runtime_directory};
 use crate::config::Config;
@@ -37,6 +40,14 @@ pub enum Landlock {
     Partial,
     /// The kernel has none, or doesn't let us.
     Off(String),
+}
+
+/// No core file, and no other process of this user, gets to see this one's memory, which holds keys and passwords: not when it
+/// aborts, nor when a watchdog ends it. For every command, and before anything secret is read.
+pub fn keep_secrets() {
+    // Neither can fail for one's own process; nor would that be a reason not to start.
+    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
 /// Restricts this thread and all that it starts later: must be called before the runtime is made. Makes the directories of the

@@ -5,9 +5,10 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::unistd::Uid;
 use reverse_tunnel::{Destination, Forward, Status, Traffic};
 use serde::{Deserialize, Serialize};
+
+use crate::service::privileges::caller;
 
 /// What people call a tunnel: its slot's number, or `t1`, `t2`, …
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,10 +88,10 @@ pub struct View {
 }
 
 impl Source {
-    /// This process itself.
+    /// Who started this process.
     #[must_use]
     pub fn this_process() -> Self {
-        Self::Local { uid: Uid::current().as_raw(), pid: std::process::id().cast_signed() }
+        Self::Local { uid: caller().as_raw(), pid: std::process::id().cast_signed() }
     }
 
     /// What of it is kept.

@@ -81,7 +81,14 @@ impl Reception {
         let known = identity.as_ref().and_then(|name| self.seats.iter().find(|seat| seat.identity == *name));
         let Some(seat) = known else {
             refuse(&mut stream, StatusCode::NOT_FOUND, None).await;
-            return Err(Refused::new(identity, "the bridge serves no controller of this name"));
+            let reason = match &identity {
+                Some(_) => "the bridge serves no controller of this name".to_owned(),
+                None => format!(
+                    "the path is {}, and has to be a slash and the controller's identity",
+                    knock.path()
+                ),
+            };
+            return Err(Refused::new(identity, reason));
         };
         if let Err(reason) = knock.acceptance(None) {
             refuse(&mut stream, StatusCode::BAD_REQUEST, None).await;

@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::{
     },
 };
 
-use crate::limits::{MAX_REQUEST_BYTES, MAX_REQUEST_HEADERS};
+use crate::limits::{MAX_QUOTED_CHARS, MAX_REQUEST_BYTES, MAX_REQUEST_HEADERS};
 
 /// What a controller wants, and what it has sent behind its request.
 #[derive(Debug)]
@@ -109,6 +109,11 @@ impl Knock {
             return None;
         }
         percent_decode_str(segment).decode_utf8().ok().map(std::borrow::Cow::into_owned)
+    }
+
+    /// The path, for people: as much as tells what is wrong with it.
+    pub(super) fn path(&self) -> String {
+        self.request.uri().path().chars().take(MAX_QUOTED_CHARS).collect()
     }
 
     /// What it shows to be let in.

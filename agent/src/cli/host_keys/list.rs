@@ -4,7 +4,7 @@ use reverse_tunnel::HostKeys;
 use reverse_tunnel::host_keys::{KnownHost, Place};
 use serde_json::{Value, json};
 
-use super::super::words::{journal_lines, remark, say, show};
+use super::super::words::{journal_lines, remark, say_json, show};
 use super::file_problem;
 use crate::control::protocol::Problem;
 use crate::exit::Exit;
@@ -13,7 +13,7 @@ pub(super) fn main(keys: &HostKeys, json: bool) -> Result<Exit, Problem> {
     let lines = keys.all().map_err(|error| file_problem(&error))?;
     if json {
         let lines: Vec<Value> = lines.iter().map(|(place, line)| document(place, line)).collect();
-        say(&format!("{:#}", json!({"schema": 1, "host_keys": lines})));
+        say_json(&json!({"schema": 1, "host_keys": lines}));
     } else {
         for (place, line) in &lines {
             show(&journal_lines(&for_people(place, line)));

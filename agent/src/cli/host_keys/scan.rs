@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::super::block_on;
-use super::super::words::{self, journal_lines, say};
+use super::super::words::{self, journal_lines, say_json};
 use crate::advice;
 use crate::control::protocol::Problem;
 use crate::exit::Exit;
@@ -17,7 +17,7 @@ pub(super) fn main(keys: &HostKeys, server: &Server, route: &Route, json: bool) 
         let scanned = scan_server(keys, server, route).await?;
         if json {
             let shown: Vec<Value> = scanned.iter().map(|key| key.document(server)).collect();
-            say(&format!("{:#}", json!({"schema": 1, "server": server.to_string(), "host_keys": shown})));
+            say_json(&json!({"schema": 1, "server": server.to_string(), "host_keys": shown}));
         } else {
             show(server, &scanned);
         }
@@ -58,7 +58,7 @@ pub(super) async fn scan_server(
             Problem::new(Exit::Timeout, text, "check that an SSH server answers on that port")
         })?
         .map_err(|failure| {
-            let cure = advice::for_failure(failure.kind, server);
+            let cure = advice::for_server(failure.kind, server);
             Problem::new(Exit::for_failure(failure.kind), failure.to_string(), cure)
         })?;
     shown.into_iter().map(|shown| Ok(Scanned { trust: judge(keys, server, &shown)?, shown })).collect()

@@ -12,7 +12,7 @@ use super::super::{block_on, record, terminal};
 use super::authorized_keys::{COMMAND, Dialect, Done, Task, done, input, key, line};
 use crate::advice;
 use crate::agent::{host_keys, host_keys_by};
-use crate::audit::{Kind, Outcome};
+use crate::audit::{Kind, Outcome, Record};
 use crate::config::Config;
 use crate::control::protocol::Problem;
 use crate::exit::Exit;
@@ -109,7 +109,20 @@ async fn change(
     }
     person.progress.clear();
     let logged_in = probe.login_by_password(&mut async |question| person.answer(question).await).await;
-    logged_in.map_err(|failure| password_problem(&failure, destination, task))?;
+    let asked_for = match task {
+        Task::Install => Kind::DeviceKeyInstalled,
+        Task::Remove => Kind::DeviceKeyRemoved,
+    };
+    let told = |record: Record| {
+        record
+            .text("server", &destination.to_string())
+            .text("key", &identity.fingerprint())
+            .text("host_key", &host_key)
+    };
+    if let Err(failure) = logged_in {
+        record(config, asked_for, Outcome::Failure, |record| told(record).text("why", &failure.text));
+        return Err(password_problem(&failure, destination, task));
+    }
 
     let dialect = Dialect::of_banner(&banner);
     person.progress.show("changing authorized_keys");
@@ -118,17 +131,17 @@ async fn change(
     let output = output.map_err(|failure| person.problem(&failure))?;
     probe.end().await;
     let Some(done) = done(&output.stdout) else { return Err(not_done(&output, destination, task)) };
-    let kind = match done {
-        Done::Added | Done::Present => Kind::DeviceKeyInstalled,
-        Done::Removed | Done::Absent => Kind::DeviceKeyRemoved,
-    };
     person.progress.clear();
-    record(config, kind, Outcome::Success, |record| {
-        record
-            .text("server", &destination.to_string())
-            .text("key", &identity.fingerprint())
-            .text("host_key", &host_key)
-    });
+    match done {
+        Done::Added | Done::Removed => record(config, asked_for, Outcome::Success, told),
+        // Nothing was done, and a person was let in.
+        Done::Present => {
+            record(config, asked_for, Outcome::Failure, |record| told(record).text("why", "it was there"));
+        }
+        Done::Absent => {
+            record(config, asked_for, Outcome::Failure, |record| told(record).text("why", "it wasn't there"));
+        }
+    }
     match done {
         Done::Added | Done::Present => prove(config, identity, &mut person, done, dialect).await,
         Done::Removed => {
@@ -178,7 +191,7 @@ impl Person<'_> {
 }
 
 fn problem(failure: &Failure, destination: &Destination) -> Problem {
-    let cure = advice::for_failure(failure.kind, destination.server());
+    let cure = advice::for_failure(failure.kind, destination);
     Problem::new(Exit::for_failure(failure.kind), failure.text.clone(), cure)
 }
 

@@ -11,7 +11,7 @@ use reverse_tunnel::{Destination, DeviceKeys, Identity};
 use self::authorized_keys::{Dialect, Task};
 use super::args::Keys;
 use super::words::{journal_lines, remark, say};
-use super::{leave_root, load, record};
+use super::{leave_root, load, record, terminal};
 use crate::agent::{device_keys, usable};
 use crate::audit::{Kind, Outcome};
 use crate::clock;
@@ -46,7 +46,7 @@ pub(super) fn main(path: &Path, keys: Keys) -> Result<Exit, Problem> {
             on_server(&config, &identity, &destination, Task::Remove, print.then_some(Dialect::OpenSsh))
         }
         Keys::Rotate { abort: true, .. } => abort(&config, &device),
-        Keys::Rotate { finish: true, .. } => finish(&config, &device),
+        Keys::Rotate { finish: true, yes, .. } => finish(&config, &device, yes),
         Keys::Rotate { dropbear, .. } => rotate(&config, &device, dropbear),
     }
 }
@@ -117,15 +117,37 @@ fn abort(config: &Config, device: &DeviceKeys) -> Result<Exit, Problem> {
     Ok(Exit::Ok)
 }
 
-fn finish(config: &Config, device: &DeviceKeys) -> Result<Exit, Problem> {
+fn finish(config: &Config, device: &DeviceKeys, yes: bool) -> Result<Exit, Problem> {
+    if let Some(rotation) = device.rotation().filter(|rotation| !rotation.waiting.is_empty() && !yes) {
+        confirm(&rotation)?;
+    }
     let rotation = device.finish()?;
     record_rotation(config, Kind::DeviceKeyChanged, &rotation);
     tell_agent(config);
     remark(&format!("This device's key is {} now.", rotation.new.fingerprint()));
     if !rotation.waiting.is_empty() {
-        remark(&format!("Make sure that it is authorised on: {}", list(&rotation.waiting)));
+        remark(&format!(
+            "Make sure that it is authorised on: {}\nThe old key is kept as {}.old; moved back, it is the device's key again.",
+            list(&rotation.waiting),
+            config.ssh.identity_file.display()
+        ));
     }
     Ok(Exit::Ok)
+}
+
+/// Servers that took the old key last may let nobody in by the new one. A script has said all that there is to say.
+fn confirm(rotation: &Rotation) -> Result<(), Problem> {
+    let again = "`ocpp-tunnel keys rotate --finish --yes`";
+    let servers = list(&rotation.waiting);
+    let question = format!(
+        "These servers took the old key last: {servers}\nWhere the new one isn't authorised, this device can't log in any more.\n\
+         End the rotation? [y/N] "
+    );
+    match terminal::agreed(&question) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Problem::new(Exit::Error, "the rotation goes on: you didn't say yes", again)),
+        Err(_) => Ok(()),
+    }
 }
 
 fn record_rotation(config: &Config, kind: Kind, rotation: &Rotation) {
@@ -199,6 +221,7 @@ impl From<RotationError> for Problem {
             RotationError::NotRotating => Exit::NotFound,
             RotationError::Key(_) => Exit::Config,
             RotationError::File(..) => Exit::Error,
+            RotationError::Locked(_) => Exit::Timeout,
         };
         Self::new(exit, error.to_string(), error.cure())
     }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::args::Status;
 use super::layout::for_stream;
 use super::no_answer;
-use super::words::{colours, say, unexpected};
+use super::words::{colours, say, say_json, unexpected};
 use crate::config::Config;
 use crate::control::client::ask;
 use crate::control::protocol::{Answer, Problem, Request};
@@ -23,7 +23,7 @@ pub(super) fn main(path: &Path, arguments: Status) -> Result<Exit, Problem> {
         return Ok(watch::main(path, document, arguments.json));
     }
     if arguments.json {
-        say(&format!("{document:#}"));
+        say_json(&document);
     } else {
         let rows = for_stream(&people::words(&document), &io::stdout());
         say(&if colours(&io::stdout()) { painted(&rows) } else { rows });

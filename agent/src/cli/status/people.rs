@@ -56,6 +56,7 @@ fn configuration_lines(configuration: &Value) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(error) = configuration["error"].as_str() {
         lines.push(format!("configuration not reloaded, the old one is in force: {error}"));
+        lines.push("     to do: mend it, then `ocpp-tunnel config reload`".into());
     }
     let waiting = configuration["restart_needed"].as_array().into_iter().flatten();
     let waiting: Vec<&str> = waiting.filter_map(Value::as_str).collect();
@@ -72,7 +73,8 @@ fn ocpp_line(ocpp: &Value) -> String {
     }
     let profile =
         ocpp["profile"].as_u64().map_or_else(String::new, |profile| format!(", security profile {profile}"));
-    format!("ocpp {state} since {since}: {}{profile}", text(&ocpp["url"]))
+    let url = ocpp["url"].as_str().map_or_else(String::new, |url| format!(": {url}"));
+    format!("ocpp {state} since {since}{url}{profile}")
 }
 
 /// Only profile 3 can end up lower than it was made for, since whether the certificate is asked for is the CSMS's choice; and

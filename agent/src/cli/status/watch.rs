@@ -10,7 +10,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::super::layout::{for_stream, obeys, size, wrap};
-use super::super::words::{colours, complain, journal_lines, say_or_end};
+use super::super::words::{ascii, colours, complain, journal_lines, pause, say_or_end};
 use super::{document, painted, people};
 use crate::control::protocol::Problem;
 use crate::exit::Exit;
@@ -44,7 +44,9 @@ pub(super) fn main(path: &Path, first: Value, json: bool) -> Exit {
             return Exit::Ok;
         }
         shown = text;
-        pause();
+        if !pause(WATCH) {
+            return Exit::Ok;
+        }
         found = document(path);
     }
 }
@@ -62,7 +64,7 @@ enum Reader {
 impl Reader {
     fn text(&self, found: &Result<Value, Problem>) -> String {
         match (found, self) {
-            (Ok(document), Self::Program) => document.to_string(),
+            (Ok(document), Self::Program) => ascii(&document.to_string()),
             (Ok(document), _) => people::words(document),
             (Err(problem), _) => {
                 let Problem { text, cure, .. } = problem;
@@ -126,11 +128,6 @@ fn fit(text: &str, most: usize) -> Vec<String> {
         Some(more) => format!("-- {more} more rows; Ctrl-C ends --"),
     });
     rows
-}
-
-#[expect(clippy::disallowed_methods, reason = "no tunnel runs in this process")]
-fn pause() {
-    std::thread::sleep(WATCH);
 }
 
 #[cfg(test)]
