@@ -32,6 +32,14 @@ pub const ARM: Target = Target {
     machine: Machine::Arm,
 };
 
+/// 64-bit ARM, whose packages are looked at and not installed.
+pub const ARM64: Target = Target {
+    triple: "aarch64-unknown-linux-musl",
+    debian: "arm64",
+    openwrt: "aarch64_cortex-a53",
+    machine: Machine::Arm,
+};
+
 /// This machine's own.
 pub const NATIVE: Target = Target {
     triple: "x86_64-unknown-linux-musl",

@@ -12,7 +12,7 @@ use std::process::Stdio;
 
 use ocpp_tunnel_tests::LONG;
 use ocpp_tunnel_tests::packages::{
-    ARM, Around, NATIVE, Target, agents, answers, left_behind, owner_of, package, packages,
+    ARM, ARM64, Around, NATIVE, Target, agents, answers, left_behind, owner_of, package, packages,
 };
 use ocpp_tunnel_tests::process::{Daemon, Output, run};
 use ocpp_tunnel_tests::root::Root;
@@ -187,9 +187,35 @@ async fn systemd_is_told_to_start_what_is_configured_to_restart_it_and_to_stop_i
     assert_eq!(told(), ["try-restart ocpp-tunnel.service"]);
 }
 
+/// The machine that a program is for, as its ELF header has it.
+async fn machine_of(program: &str) -> u16 {
+    let header = format!("{program} | head -c 20 | od -An -tu1 | tr -s ' \\n' ' '");
+    let header = runs(Command::new("bash").args(["-c", &header])).await.stdout;
+    let bytes: Vec<u16> = header.split_whitespace().map(|byte| byte.parse().unwrap()).collect();
+    assert_eq!(bytes[..4], [0x7f, 0x45, 0x4c, 0x46], "{program}");
+    bytes[18] | (bytes[19] << 8)
+}
+
+#[tokio::test]
+async fn each_package_holds_a_program_for_its_own_machine() {
+    for (target, machine) in [(ARM, 40), (ARM64, 183), (NATIVE, 62)] {
+        let Some(deb) = target.deb() else { continue };
+        let architecture = runs(Command::new("dpkg-deb").args(["-f"]).arg(&deb).arg("Architecture")).await;
+        assert_eq!(architecture.stdout.trim(), target.debian);
+        let (deb, ipk, tarball) = (deb, target.ipk().unwrap(), target.tarball().unwrap());
+        for program in [
+            format!("dpkg-deb --fsys-tarfile '{}' | tar -xO ./usr/bin/ocpp-tunnel", deb.display()),
+            format!("tar -xzOf '{}' ./data.tar.gz | tar -xzO ./usr/bin/ocpp-tunnel", ipk.display()),
+            format!("tar -xzOf '{}' --wildcards '*/bin/ocpp-tunnel'", tarball.display()),
+        ] {
+            assert_eq!(machine_of(&program).await, machine, "{program}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn debians_own_critic_finds_no_fault_with_the_package() {
-    for target in [ARM, NATIVE] {
+    for target in [ARM, ARM64, NATIVE] {
         let Some(deb) = target.deb() else { continue };
         if !Path::new("/usr/bin/lintian").exists() {
             eprintln!("there is no lintian here");
