@@ -217,8 +217,8 @@ Examples:
 
 pub(super) const CHECK: &str = "\
 Each line is ok, FAIL with what to do, or -- where nothing can be said. The exit code is that of the first step that \
-fails: 1 clock, OCPP, local service; 5 policy; 6 DNS or TCP; 7 host key; 8 login; 9 forward refused, or open to \
-everybody; 78 configuration or device key.
+fails: 1 clock, no SSH server, OCPP, local service; 5 policy; 6 DNS or TCP; 7 host key; 8 login; 9 forward refused, or open \
+to everybody; 10 or 11 the agent doesn't answer; 78 configuration or device key.
 
 Examples:
   ocpp-tunnel check

@@ -31,7 +31,7 @@ const FILES: [(&str, &str); 8] = [
 ];
 
 const ENVIRONMENT: [(&str, &str); 4] = [
-    ("NO_COLOR", "If it is set to anything, nothing is coloured."),
+    ("NO_COLOR", "If it is set to anything but the empty text, nothing is coloured."),
     (
         "TERM",
         "If it is dumb or not set, there is no progress line, and status --watch writes block after block.",
