@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 use tokio::process::Command;
 
 use crate::csms::Csms;
-use crate::process::{self, Daemon, Output, run};
+use crate::process::{self, Daemon, Output, run, write_program};
 use crate::syslog::Syslog;
 use crate::tls::Files;
 use crate::{LONG, sshd, wait_until};
@@ -94,8 +94,7 @@ impl Setup {
             "#!/bin/sh\nmkdir -p {} && exec unshare --mount sh -c '{command} && exec \"$@\"' sh \"$@\"\n",
             state.display()
         );
-        std::fs::write(&path, script).expect("it can be written");
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("it is ours");
+        write_program(&path, &script);
         self.runner(path)
     }
 

@@ -1,13 +1,11 @@
 //! A mount namespace that lasts as long as its value: what an agent and its commands live in together, such as a disk that
 //! is full or can't be written.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use tokio::process::Command;
 
-use crate::process::{Daemon, run};
+use crate::process::{Daemon, run, write_program};
 use crate::{LONG, wait_until};
 
 /// The namespace.
@@ -46,9 +44,7 @@ impl Mounts {
     pub fn runner(&self, directory: &Path) -> PathBuf {
         let path = directory.join("in-mounts");
         let pid = self.holder.pid();
-        fs::write(&path, format!("#!/bin/sh\nexec nsenter --mount --target {pid} \"$@\"\n"))
-            .expect("it can be written");
-        fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("it is ours");
+        write_program(&path, &format!("#!/bin/sh\nexec nsenter --mount --target {pid} \"$@\"\n"));
         path
     }
 

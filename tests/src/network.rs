@@ -1,12 +1,12 @@
 //! A network of the test's own: the agent lives in a network namespace, and a virtual cable leads from there to the
 //! machine. It can be pulled, packets can be dropped on the way, connections be reset.
 
-use std::fs;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::process::write_program;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -54,8 +54,7 @@ impl Network {
     pub fn runner(&self, directory: &Path) -> PathBuf {
         let path = directory.join("in-network");
         let script = format!("#!/bin/sh\nexec nsenter --net=/run/netns/{} \"$@\"\n", self.name);
-        fs::write(&path, script).expect("it can be written");
-        fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("it is ours");
+        write_program(&path, &script);
         path
     }
 

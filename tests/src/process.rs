@@ -1,6 +1,7 @@
 //! Processes of a test: started with their output in a file, ended with all that they started themselves.
 
 use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -86,6 +87,18 @@ pub struct Output {
     pub stdout: String,
     /// Its standard error.
     pub stderr: String,
+}
+
+/// Writes a program, by a process of its own: were it written here, a story that starts another program at that very moment would
+/// hand its open file on, and it couldn't be started then ("Text file busy").
+pub fn write_program(path: &Path, text: &str) {
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", "cat >\"$0\" && chmod 755 \"$0\""]).arg(path).stdin(Stdio::piped());
+    let mut child = shell.spawn().expect("there is a shell");
+    let mut stdin = child.stdin.take().expect("standard input is a pipe");
+    stdin.write_all(text.as_bytes()).expect("somebody reads it");
+    drop(stdin);
+    assert!(child.wait().expect("it can be waited for").success(), "{} is written", path.display());
 }
 
 /// Runs a command to its end, with `input` as its standard input.

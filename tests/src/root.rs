@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 
-use crate::process::{self, Daemon, Output, run};
+use crate::process::{self, Daemon, Output, run, write_program};
 
 /// The emulator of programs for ARM.
 const EMULATOR: &str = "/usr/bin/qemu-arm-static";
@@ -44,8 +44,7 @@ impl Root {
         assert_eq!(unpacked.code, Some(0), "{unpacked:?}");
         // Debian's own way to say that nothing may be started.
         let policy = dir.path().join("root/usr/sbin/policy-rc.d");
-        std::fs::write(&policy, "#!/bin/sh\nexit 101\n").expect("it can be written");
-        std::fs::set_permissions(&policy, PermissionsExt::from_mode(0o755)).expect("it is ours");
+        write_program(&policy, "#!/bin/sh\nexit 101\n");
         Self::hold(dir, machine).await
     }
 

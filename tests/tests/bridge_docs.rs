@@ -40,8 +40,7 @@ impl Device {
         let words = std::iter::once(command.as_std().get_program()).chain(command.as_std().get_args());
         let words: Vec<String> = words.map(|word| format!("'{}'", word.to_string_lossy())).collect();
         let program = device.directory().join("ocpp-tunnel");
-        std::fs::write(&program, format!("#!/bin/sh\nexec {} \"$@\"\n", words.join(" "))).unwrap();
-        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+        process::write_program(&program, &format!("#!/bin/sh\nexec {} \"$@\"\n", words.join(" ")));
         device.file("authorization-key", "correct horse battery");
         device
     }

@@ -2,12 +2,13 @@
 //! libfaketime; the monotonic clock is the real one.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use ocpp_tunnel_tests::agent::Setup;
 use ocpp_tunnel_tests::check::check;
 use ocpp_tunnel_tests::csms::{Csms, Options};
+use ocpp_tunnel_tests::process::write_program;
 use ocpp_tunnel_tests::rig::Rig;
 use ocpp_tunnel_tests::tls::Fault;
 use ocpp_tunnel_tests::{LONG, wait_until};
@@ -32,11 +33,6 @@ fn at(setup: Setup, time: &str) -> (Setup, PathBuf) {
     );
     write_program(&runner, &script);
     (setup.runner(runner), file)
-}
-
-fn write_program(path: &Path, text: &str) {
-    std::fs::write(path, text).unwrap();
-    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
 }
 
 /// A few seconds after power came.

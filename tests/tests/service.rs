@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use ocpp_tunnel_tests::agent::{Agent, Setup};
 use ocpp_tunnel_tests::csms::{Csms, Options};
-use ocpp_tunnel_tests::process::{self, Output, run};
+use ocpp_tunnel_tests::process::{self, Output, run, write_program};
 use ocpp_tunnel_tests::rig::Rig;
 use ocpp_tunnel_tests::service::{Manner, Service, behave};
 use ocpp_tunnel_tests::syslog::Syslog;
@@ -155,8 +155,7 @@ async fn an_ordinary_user_without_capabilities_is_all_that_it_needs() {
         let script = format!(
             "#!/bin/sh\nexec setpriv --reuid {USER} --regid {USER} --clear-groups --bounding-set=-all --inh-caps=-all \"$@\"\n"
         );
-        std::fs::write(&runner, script).unwrap();
-        std::fs::set_permissions(&runner, PermissionsExt::from_mode(0o755)).unwrap();
+        write_program(&runner, &script);
         std::os::unix::fs::chown(setup.directory(), Some(USER), Some(USER)).unwrap();
         setup.runner(runner)
     })
@@ -333,8 +332,7 @@ impl BusyBox {
         let text = text
             .replace("#!/bin/sh", &format!("#!{}/sh", bin.display()))
             .replace("/etc/default/ocpp-tunnel", defaults.to_str().unwrap());
-        std::fs::write(&script, text).unwrap();
-        std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
+        write_program(&script, &text);
         Self { agent, script, path: bin.display().to_string() }
     }
 

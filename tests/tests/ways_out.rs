@@ -1,7 +1,6 @@
 //! How tunnels get out of a site: a server's other ports, its other addresses, an HTTP proxy, and a network that returns.
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -253,8 +252,7 @@ async fn a_proxy_that_never_answers_is_given_up() {
 /// A program that runs what follows it; `line` is shell.
 fn script(directory: &Path, name: &str, line: &str) -> PathBuf {
     let path = directory.join(name);
-    std::fs::write(&path, format!("#!/bin/sh\n{line}\n")).unwrap();
-    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    process::write_program(&path, &format!("#!/bin/sh\n{line}\n"));
     path
 }
 

@@ -72,7 +72,10 @@ impl fmt::Display for DestinationError {
                 write!(f, "the brackets at character {position} hold no IPv6 address without a zone")
             }
             Self::Port { position } => {
-                write!(f, "':' and a port from 1 to 65535 expected at character {position}")
+                write!(
+                    f,
+                    "':' and a port from 1 to 65535 expected at character {position}; an IPv6 address stands in brackets"
+                )
             }
         }
     }
