@@ -112,7 +112,8 @@ async fn who_comes_second_is_served_even_if_the_first_gives_up() {
     let lock = || {
         let path = rig.agent.runtime_dir().join("agent.lock");
         let file = std::fs::File::options().create(true).append(true).open(path).unwrap();
-        Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| error).unwrap()
+        // An agent that has closed everything holds it until its last record is written.
+        Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error).unwrap()
     };
     let give_up = async |lock: Flock<std::fs::File>| {
         tokio::time::sleep(SHORT).await;
