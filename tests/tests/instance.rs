@@ -1,6 +1,8 @@
 //! One agent at a time, whoever starts it and whatever becomes of `runtime_dir`.
+#![allow(clippy::unwrap_used, reason = "helpers outside of test functions")]
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -36,6 +38,16 @@ async fn close_all(rig: &Rig) {
         (rig.agent.cli(&["status"]).await.code == Some(10)).then_some(())
     })
     .await;
+}
+
+/// The configuration of a second agent, which has the first one's but for this directory.
+fn with_another(rig: &Rig, key: &str, directory: &Path) -> PathBuf {
+    let line = |directory: &Path| format!("{key} = '{}'", directory.display());
+    let (own, another) = (line(directory), line(&rig.agent.directory().join("another")));
+    assert!(rig.agent.configuration().contains(&own));
+    let path = rig.agent.directory().join("second.toml");
+    std::fs::write(&path, rig.agent.configuration().replace(&own, &another)).unwrap();
+    path
 }
 
 #[tokio::test]
@@ -212,10 +224,7 @@ async fn no_core_file_gets_the_keys() {
 async fn two_agents_do_not_share_a_state_dir() {
     let mut rig = no_agent().await;
     rig.agent.start().await;
-    let runtime_dir = format!("runtime_dir = '{}'", rig.agent.runtime_dir().display());
-    let another = format!("runtime_dir = '{}'", rig.agent.directory().join("second-run").display());
-    let path = rig.agent.directory().join("second.toml");
-    std::fs::write(&path, rig.agent.configuration().replace(&runtime_dir, &another)).unwrap();
+    let path = with_another(&rig, "runtime_dir", &rig.agent.runtime_dir());
     let second = process::run(rig.agent.binary().arg("--config").arg(&path).arg("run"), "").await;
     assert_eq!(second.code, Some(1), "{second:?}");
     let told = format!(
@@ -247,11 +256,7 @@ async fn two_agents_do_not_share_a_state_dir() {
 async fn an_agent_whose_place_was_taken_says_so_and_leaves_it_alone() {
     let mut rig = no_agent().await;
     rig.agent.start().await;
-    let own = format!("state_dir = '{}'", rig.agent.state_dir().display());
-    let others = format!("state_dir = '{}'", rig.agent.directory().join("second-state").display());
-    assert!(rig.agent.configuration().contains(&own));
-    let path = rig.agent.directory().join("second.toml");
-    std::fs::write(&path, rig.agent.configuration().replace(&own, &others)).unwrap();
+    let path = with_another(&rig, "state_dir", &rig.agent.state_dir());
     let mut second = loop {
         let _ = std::fs::remove_dir_all(rig.agent.runtime_dir());
         let mut command = rig.agent.binary();
